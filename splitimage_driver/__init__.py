@@ -1,0 +1,1 @@
+"""splitimage-driver: one composite image, any combination of its parts."""

@@ -1,0 +1,53 @@
+"""The contract of a merger: one kind of shared file, as rows.
+
+Mergers work on rows so that the same change can be applied to a disk and,
+under the file's own lock, inside a running guest. They are pure: bytes in,
+bytes out.
+"""
+
+from __future__ import annotations
+
+import abc
+import re
+
+
+class Merger(abc.ABC):
+    """A kind of file. Found by stevedore in ``splitimage.mergers``.
+
+    :cvar pattern: full match of the paths (relative, as in manifests) of
+        its files
+    """
+
+    pattern: re.Pattern[bytes]
+
+    @abc.abstractmethod
+    def parse(self, content: bytes) -> list[tuple[bytes, bytes]]:
+        """(key, row) in the file's order; ``build(parse(x))`` is ``x`` for
+        every file that the software owning it would write.
+
+        :raises InvalidInput: not such a file"""
+
+    @abc.abstractmethod
+    def build(self, rows: list[tuple[bytes, bytes]]) -> bytes:
+        """The file's content from its rows."""
+
+    def order(self, key: bytes) -> object | None:
+        """Sort key where the format is always written sorted; None: rows keep
+        their ranks."""
+        return None
+
+    def combine(self, key: bytes, base: bytes | None,
+                one: bytes, two: bytes) -> bytes | None:
+        """One row from two parts' different versions of it, commutative and
+        associative; None: no rule, it is a question."""
+        return None
+
+    def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
+        """Who owns the row: ``("package", name)``, ``("path", path)``,
+        ``("account", name)`` or ``("", b"")`` where only the step that added
+        it tells."""
+        return "", b""
+
+    def derived(self, path: bytes, content: bytes) -> dict[bytes, bytes]:
+        """Symbolic links (path: target) that follow from the merged file."""
+        return {}

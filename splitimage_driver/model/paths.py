@@ -1,0 +1,104 @@
+"""Where a path really lies: resolution through a tree's own directory links.
+
+Everything is chroot-style: an absolute link target starts at the tree's
+root, ``..`` stops there. On a usrmerged system ``bin/x`` is ``usr/bin/x``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from splitimage_driver import exceptions
+from splitimage_driver.model.entry import SYMLINK, FileEntry, text
+from splitimage_driver.model.manifest import Manifest
+
+_DEPTH = 40  # as the kernel's MAXSYMLINKS
+
+
+class Resolver:
+    """Resolves paths of one tree; remembers the directories it met."""
+
+    def __init__(self, tree: Manifest) -> None:
+        self._links = {e.path: e.target for e in tree if e.type == SYMLINK}
+        self._known: dict[bytes, bytes] = {b"": b""}
+
+    def directory(self, path: bytes, depth: int = 0) -> bytes:
+        """The real place of a directory named ``path``.
+
+        :raises InvalidInput: links go round in a circle
+        """
+        known = self._known.get(path)
+        if known is not None:
+            return known
+        if depth > _DEPTH:
+            raise exceptions.InvalidInput(what=text(path), reason="links go round in a circle")
+        above, _, last = path.rpartition(b"/")
+        real = self.directory(above, depth + 1)
+        if last in (b"", b"."):
+            place = real
+        elif last == b"..":
+            place = real.rpartition(b"/")[0]
+        else:
+            place = real + b"/" + last if real else last
+            target = self._links.get(place)
+            if target is not None:
+                place = self.directory(join(real, target), depth + 1)
+        self._known[path] = place
+        return place
+
+    def __call__(self, path: bytes) -> bytes:
+        """The real place of ``path``; its last component is not followed."""
+        path = path.strip(b"/")
+        above, _, last = path.rpartition(b"/")
+        if last in (b"", b".", b".."):
+            return self.directory(path)
+        real = self.directory(above)
+        return real + b"/" + last if real else last
+
+    def target(self, link: FileEntry) -> bytes:
+        """The real place of what the symbolic link ``link`` points at."""
+        return self(join(link.path.rpartition(b"/")[0], link.target))
+
+
+def join(directory: bytes, target: bytes) -> bytes:
+    """A link's target as a path from the root; ``..`` is left in."""
+    if target.startswith(b"/"):
+        return target.strip(b"/")
+    return (directory + b"/" + target.rstrip(b"/")).lstrip(b"/")
+
+
+def clean_member(source: str, raw: bytes) -> bytes:
+    """The path of an archive member, or a refusal.
+
+    :returns: the relative path, ``b""`` for the root
+    :raises UnsafePath: absolute, or with a ``..``
+    """
+    if raw.startswith(b"/"):
+        raise exceptions.UnsafePath(source=source, path=raw.decode("utf-8", "backslashreplace"),
+                                    reason="its name is absolute")
+    pieces = [piece for piece in raw.split(b"/") if piece not in (b"", b".")]
+    if b".." in pieces:
+        raise exceptions.UnsafePath(source=source, path=raw.decode("utf-8", "backslashreplace"),
+                                    reason="its name contains ..")
+    return b"/".join(pieces)
+
+
+def refuse_escapes(source: str, entries: Iterable[FileEntry]) -> None:
+    """Refuse a file set one of whose members lies below another that is not
+    a directory (a link of its own making, above all).
+
+    :raises UnsafePath: naming the member
+    """
+    kinds = {e.path: e.type for e in entries}
+    for path in kinds:
+        above = path.rpartition(b"/")[0]
+        while above:
+            kind = kinds.get(above)
+            if kind is not None and kind != "d":
+                raise exceptions.UnsafePath(
+                    source=source, path=text(path),
+                    reason=f"it lies below {text(above)}, which is not a directory")
+            above = above.rpartition(b"/")[0]
+
+
+Place = Callable[[bytes], bytes]

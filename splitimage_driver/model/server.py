@@ -1,0 +1,34 @@
+"""A virtual machine started from an assembled disk on this host."""
+
+from __future__ import annotations
+
+import msgspec
+
+BUILDING, RUNNING, STOPPED, STALE = "building", "running", "stopped", "stale"
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """:ivar id: short random id, also the name of its directory
+    :ivar image: id of the completed image (or composite base) it runs on
+    :ivar disk: sha256 of the backing disk: what the store must keep for it
+    :ivar directory: holds overlay.qcow2, console.log, pid file, QMP socket
+    :ivar pid: of qemu; 0 when it does not run
+    :ivar started: start time of that process in clock ticks since boot, so
+        that a reused pid is not mistaken for it
+    :ivar ports: guest TCP port to host TCP port on 127.0.0.1
+    """
+
+    id: str
+    name: str
+    composite: str
+    parts: tuple[str, ...]
+    filesets: tuple[str, ...] = ()
+    image: str
+    disk: str
+    directory: str
+    owner: str
+    created: float
+    pid: int = 0
+    started: int = 0
+    ports: dict[int, int] = {}
+    state: str = BUILDING

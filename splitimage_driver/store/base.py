@@ -1,0 +1,198 @@
+"""The contract of a store: where composites, parts and images live."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from splitimage_driver.model.candidate import Image
+from splitimage_driver.model.composite import Composite
+from splitimage_driver.model.manifest import Manifest
+from splitimage_driver.model.part import Part, PartManifest
+from splitimage_driver.model.server import Server
+from splitimage_driver.store.records import Finding, QueueItem
+
+
+class Store(abc.ABC):
+    """Objects are immutable and content-addressed (disks, part blobs,
+    manifests); records (composites, parts, images, servers) point at them
+    and are written last, in one transaction.
+
+    Every ``name_or_id`` look-up raises :class:`NotFound`; every delete
+    raises :class:`InUse` while something refers to the object.
+    """
+
+    #: where it is, for messages
+    location: str
+
+    # -- objects --------------------------------------------------------------
+
+    @abc.abstractmethod
+    def scratch(self) -> contextlib.AbstractContextManager[Path]:
+        """A private directory on the store's own file system, gone at the
+        end of the block; left behind by a killed process it is found and
+        removed later (its owner holds a lock on it)."""
+
+    @abc.abstractmethod
+    def adopt(self, path: Path) -> str:
+        """Take a finished file from :meth:`scratch` as an object, by sync and
+        rename, without copying; returns its sha256. A file whose content is
+        there already is dropped.
+
+        :raises StoreFull: no room"""
+
+    @abc.abstractmethod
+    def path(self, digest: str) -> Path:
+        """A local, read-only path of an object (fetched first by a store
+        that is elsewhere).
+
+        :raises NotFound: no such object"""
+
+    @abc.abstractmethod
+    def is_local(self, digest: str) -> bool:
+        """Whether :meth:`path` costs no transfer."""
+
+    @abc.abstractmethod
+    def verify(self, digest: str) -> None:
+        """:raises DigestMismatch: the object's bytes are not its digest's"""
+
+    @abc.abstractmethod
+    def put_manifest(self, manifest: Manifest) -> str:
+        """Store a tree's manifest (compressed); returns its digest."""
+
+    @abc.abstractmethod
+    def manifest(self, digest: str) -> Manifest:
+        """:raises NotFound: :raises DigestMismatch:"""
+
+    # -- parts ----------------------------------------------------------------
+
+    @abc.abstractmethod
+    def add_part(self, part: Part, manifest: PartManifest) -> Part:
+        """Record a part; met again (same id and owner) the first record stays
+        and is returned."""
+
+    @abc.abstractmethod
+    def part(self, name_or_id: str, *, owner: str | None = None) -> Part: ...
+
+    @abc.abstractmethod
+    def part_manifest(self, part_id: str) -> PartManifest: ...
+
+    @abc.abstractmethod
+    def parts(self, *, owner: str | None = None) -> list[Part]: ...
+
+    @abc.abstractmethod
+    def delete_part(self, name_or_id: str) -> None:
+        """:raises InUse: a composite refers to it"""
+
+    # -- composites -----------------------------------------------------------
+
+    @abc.abstractmethod
+    def save_composite(self, composite: Composite, *, replace: bool = False) -> None:
+        """:raises AlreadyExists: the name is taken and not ``replace``"""
+
+    @abc.abstractmethod
+    def composite(self, name_or_id: str) -> Composite: ...
+
+    @abc.abstractmethod
+    def composites(self) -> list[Composite]: ...
+
+    @abc.abstractmethod
+    def delete_composite(self, name_or_id: str) -> None:
+        """:raises InUse: completed images or servers came from it"""
+
+    # -- completed images -----------------------------------------------------
+
+    @abc.abstractmethod
+    def add_image(self, image: Image) -> Image:
+        """Record a completed image, then apply the retention limits of its
+        owner (least recently used first, never one a server runs on, never
+        the new one). The same owner and recipe again: the first stays."""
+
+    @abc.abstractmethod
+    def image(self, name_or_id: str) -> Image: ...
+
+    @abc.abstractmethod
+    def images(self, *, composite: str | None = None,
+               owner: str | None = None) -> list[Image]:
+        """``composite``: its id."""
+
+    @abc.abstractmethod
+    def find_recipe(self, recipe: str, *, owner: str) -> Image | None:
+        """The exact match that ``owner`` may use: an own one, or a public one
+        of the composite's owner. Oldest first."""
+
+    @abc.abstractmethod
+    def touch_image(self, image_id: str) -> None:
+        """Note that it was used now."""
+
+    @abc.abstractmethod
+    def delete_image(self, name_or_id: str) -> None:
+        """:raises InUse: a server runs on it"""
+
+    @abc.abstractmethod
+    def prune_images(self, *, owner: str | None = None, max_age: float | None = None,
+                     max_count: int | None = None, max_bytes: int | None = None) -> list[Image]:
+        """Delete least recently used images over the limits (None: the
+        configured limit; limits hold per owner); returns the deleted ones."""
+
+    # -- servers --------------------------------------------------------------
+
+    @abc.abstractmethod
+    def save_server(self, server: Server) -> None:
+        """Insert or replace."""
+
+    @abc.abstractmethod
+    def server(self, name_or_id: str) -> Server: ...
+
+    @abc.abstractmethod
+    def servers(self) -> list[Server]: ...
+
+    @abc.abstractmethod
+    def delete_server(self, server_id: str) -> None: ...
+
+    @abc.abstractmethod
+    def server_directory(self, server_id: str) -> Path:
+        """Made if need be."""
+
+    # -- processes ------------------------------------------------------------
+
+    @abc.abstractmethod
+    def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Held between processes; freed when the holder dies.
+
+        :raises LockTimeout: after [store] lock_timeout"""
+
+    @abc.abstractmethod
+    def turn(self, subject: str) -> contextlib.AbstractContextManager[None]:
+        """Wait in the assembly queue, in order of arrival, for one of
+        [assembly] max_parallel places; the block runs in that place.
+
+        :raises Cancelled: taken out of the queue meanwhile"""
+
+    @abc.abstractmethod
+    def queue(self) -> list[QueueItem]: ...
+
+    @abc.abstractmethod
+    def cancel(self, item_id: str) -> None:
+        """Take a waiting item out. :raises NotFound: :raises InUse: it runs already"""
+
+    # -- history --------------------------------------------------------------
+
+    @abc.abstractmethod
+    def record(self, event: str, facts: dict[str, object]) -> None:
+        """Append to the history (launches: predicted and measured cost)."""
+
+    @abc.abstractmethod
+    def history(self, event: str | None = None, *, limit: int = 100) -> list[dict[str, object]]:
+        """Newest first; each with ``event`` and ``time``."""
+
+    @abc.abstractmethod
+    def check(self, *, repair: bool = False) -> Iterator[Finding]:
+        """Verify every digest and reference, find leftovers; with ``repair``
+        remove what nothing refers to."""
+
+    @abc.abstractmethod
+    def close(self) -> None: ...
+

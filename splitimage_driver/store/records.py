@@ -1,0 +1,32 @@
+"""Small records that stores answer with."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class QueueItem(msgspec.Struct, frozen=True, kw_only=True):
+    """:ivar state: ``waiting`` or ``running``"""
+
+    id: str
+    subject: str
+    state: str
+    pid: int
+    since: float
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``store check`` found.
+
+    :ivar kind: ``damaged``, ``missing``, ``leftover``, ``unreferenced``
+    :ivar repaired: whether it was removed
+    """
+
+    kind: str
+    subject: str
+    detail: str
+    repaired: bool = False
+
+    @property
+    def harmless(self) -> bool:
+        return self.kind in ("leftover", "unreferenced")
