@@ -1,0 +1,1 @@
+"""The demonstration: gold machines to capture, and a report of the run."""
