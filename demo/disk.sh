@@ -97,22 +97,29 @@ size=256MiB, type=linux, uuid=5B1D0000-0000-4000-8000-00000000000B
 type=linux, uuid=5B1D0000-0000-4000-8000-00000000000C
 EOF
         read -r offset size < <(partition 1)
-        mkfs.vfat -F 32 -i "${esp_id/-/}" --offset "$((offset / 512))" "$disk" \
-            "$((size / 1024))" >/dev/null
+        mkfs.vfat -F 32 -s 1 -i "${esp_id/-/}" --offset "$((offset / 512))" "$disk" \
+            "$((size / 1024))" >"$work/vfat.log" 2>&1 || { cat "$work/vfat.log" >&2; exit 1; }
         make_ext4 2 "$boot_uuid" ^64bit
         make_ext4 3 "$root_uuid" 64bit
         mount_partition 3 "$root"
         mount_partition 2 "$root/boot"
-        mount_partition 1 "$root/boot/efi"
         unpack "$root"
         cat > "$root/etc/fstab" <<EOF
 UUID=$root_uuid / ext4 errors=remount-ro 0 1
 UUID=$boot_uuid /boot ext4 defaults 0 2
 UUID=$esp_id /boot/efi vfat umask=0077 0 1
 EOF
-        grub-install --target=x86_64-efi --removable --no-nvram --no-uefi-secure-boot \
-            --boot-directory="$root/boot" --efi-directory="$root/boot/efi" \
-            2>"$work/grub.log" || { cat "$work/grub.log" >&2; exit 1; }
+        # As grub-install --removable leaves it, but through mtools: not every
+        # kernel can mount vfat.
+        mkdir -p "$root/boot/efi" "$root/boot/grub/x86_64-efi"
+        cp /usr/lib/grub/x86_64-efi/*.{mod,lst} "$root/boot/grub/x86_64-efi/"
+        printf 'search --no-floppy --fs-uuid --set=root %s\nset prefix=($root)/grub\n' \
+            "$boot_uuid" > "$work/load.cfg"
+        grub-mkimage --format=x86_64-efi --prefix=/grub --config="$work/load.cfg" \
+            --output="$work/bootx64.efi" part_gpt ext2 search search_fs_uuid normal
+        read -r offset size < <(partition 1)
+        mmd -i "$disk@@$offset" ::/EFI ::/EFI/BOOT
+        mcopy -i "$disk@@$offset" "$work/bootx64.efi" ::/EFI/BOOT/BOOTX64.EFI
         cat > "$root/boot/grub/grub.cfg" <<EOF
 serial --unit=0 --speed=115200
 terminal_output serial console
@@ -128,7 +135,6 @@ EOF
         if sfdisk --json "$disk" | grep -q '"label":"gpt"'; then
             mount_partition 3 "$root"
             mount_partition 2 "$root/boot"
-            mount_partition 1 "$root/boot/efi"
         else
             mount_partition 1 "$root"
         fi
