@@ -132,7 +132,7 @@ menuentry 'Debian GNU/Linux' {
 EOF
         ;;
     next)
-        if sfdisk --json "$disk" | grep -q '"label":"gpt"'; then
+        if sfdisk --json "$disk" | grep -Eq '"label": *"gpt"'; then
             mount_partition 3 "$root"
             mount_partition 2 "$root/boot"
         else
