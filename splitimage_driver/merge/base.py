@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import re
+from collections.abc import Mapping
 
 
 class Merger(abc.ABC):
@@ -16,9 +17,12 @@ class Merger(abc.ABC):
 
     :cvar pattern: full match of the paths (relative, as in manifests) of
         its files
+    :cvar vanishes: the software that owns the file removes it rather than
+        leave it without rows
     """
 
     pattern: re.Pattern[bytes]
+    vanishes: bool = False
 
     @abc.abstractmethod
     def parse(self, content: bytes) -> list[tuple[bytes, bytes]]:
@@ -48,6 +52,19 @@ class Merger(abc.ABC):
         it tells."""
         return "", b""
 
-    def derived(self, path: bytes, content: bytes) -> dict[bytes, bytes]:
-        """Symbolic links (path: target) that follow from the merged file."""
+    def derived(self, path: bytes, content: bytes,
+                links: Mapping[bytes, bytes] | None = None) -> dict[bytes, bytes]:
+        """Symbolic links (path: target) that follow from the merged file.
+
+        :param links: links that the tree has already (path: target), which
+            decide between equals
+        :returns: paths as the file names them: the caller resolves them
+            through the tree's directory links, leaves out those whose target
+            the tree lacks, and never replaces a file by a link
+        """
         return {}
+
+    def absent(self, path: bytes, content: bytes,
+               links: Mapping[bytes, bytes] | None = None) -> frozenset[bytes]:
+        """Paths of links that the merged file says must not be there."""
+        return frozenset()
