@@ -39,6 +39,10 @@ class NotFound(SplitImageError):
     exit_code = 10
 
 
+class PackageNotFound(NotFound):
+    hint = "splitimage inspect DISK shows the software that is installed"
+
+
 class AlreadyExists(SplitImageError):
     message = "a %(kind)s named %(name)s exists already in %(where)s"
     hint = "choose another name, or delete the old one first"
