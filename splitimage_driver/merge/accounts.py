@@ -43,7 +43,8 @@ class Accounts(base.Merger):
         return lines.join([row for _, row in rows])
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
-        return ("account", row.partition(b":")[0]) if is_account(row) else ("", b"")
+        name = base.plain(key)
+        return ("account", name) if is_account(name) else ("", b"")
 
     def combine(self, key: bytes, base: bytes | None,
                 one: bytes, two: bytes) -> bytes | None:

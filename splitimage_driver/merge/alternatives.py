@@ -82,7 +82,7 @@ class Alternatives(base.Merger):
         return key != STATUS, key
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
-        return ("", b"") if key == STATUS else lines.relative(key)
+        return ("", b"") if key == STATUS else lines.relative(base.plain(key))
 
     def derived(self, path: bytes, content: bytes,
                 links: Mapping[bytes, bytes] | None = None) -> dict[bytes, bytes]:

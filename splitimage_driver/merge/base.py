@@ -12,6 +12,12 @@ import re
 from collections.abc import Mapping
 
 
+def plain(key: bytes) -> bytes:
+    """A row's key as its merger gave it: the second and later rows of one key
+    carry their number behind a NUL, which no key holds."""
+    return key.partition(b"\0")[0]
+
+
 class Merger(abc.ABC):
     """A kind of file. Found by stevedore in ``splitimage.mergers``.
 
@@ -47,7 +53,7 @@ class Merger(abc.ABC):
         return None
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
-        """Who owns the row: ``("package", name)``, ``("path", path)``,
+        """Who owns the row (empty: a removed one): ``("package", name)``, ``("path", path)``,
         ``("account", name)`` or ``("", b"")`` where only the step that added
         it tells."""
         return "", b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from splitimage_driver.merge import sets
+from splitimage_driver.merge.base import plain
 from splitimage_driver.merge.stanzas import StanzaMerger
 
 _PACKAGE = re.compile(rb"[a-z0-9][a-z0-9+.-]+")
@@ -22,7 +23,7 @@ class Debconf(StanzaMerger):
         return key
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
-        package, slash, _ = key.partition(b"/")
+        package, slash, _ = plain(key).partition(b"/")
         return ("package", package) if slash and _PACKAGE.fullmatch(package) else ("", b"")
 
     def combine(self, key: bytes, base: bytes | None,

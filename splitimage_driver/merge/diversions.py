@@ -31,4 +31,6 @@ class Diversions(base.Merger):
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
         package = row.rpartition(b"\n")[2]
+        if not package:
+            return lines.relative(base.plain(key))
         return ("package", package) if package != b":" else ("", b"")

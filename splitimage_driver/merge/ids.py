@@ -14,7 +14,7 @@ import msgspec
 
 from splitimage_driver import exceptions
 from splitimage_driver.merge import accounts
-from splitimage_driver.merge import rows as rows_
+from splitimage_driver.merge import base as base_
 from splitimage_driver.model.entry import text
 from splitimage_driver.model.part import Row
 
@@ -71,7 +71,7 @@ def account_clashes(base: Mapping[bytes, bytes],
         for part, changes in rows.items():
             for row in changes:
                 if row.path == path:
-                    touched.setdefault(rows_.plain(row.key), set()).add(part)
+                    touched.setdefault(base_.plain(row.key), set()).add(part)
         by_name: dict[bytes, set[Holder]] = {}
         by_number: dict[int, set[Holder]] = {}
         for holder in _holders(path, base, rows):
@@ -136,7 +136,7 @@ def renumber(rows: Sequence[Row], uids: Mapping[int, int],
                 pieces[at] = b"%d" % numbers[old]
         key = row.key
         if row.path in (SUBUID, SUBGID):
-            key = pieces[0] + key[len(rows_.plain(key)):]
+            key = pieces[0] + key[len(base_.plain(key)):]
         found.append(Row(row.path, key, b":".join(pieces), row.rank))
     return found
 

@@ -73,7 +73,7 @@ class Shells(LineMerger):
     what = "list of shells"
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
-        return relative(row)
+        return relative(base.plain(key))
 
 
 class StatOverride(LineMerger):
@@ -84,7 +84,7 @@ class StatOverride(LineMerger):
     line = re.compile(rb"[^ ]+ [^ ]+ [0-7]+ (?P<key>.+)")
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
-        return relative(self.piece(row, "key"))
+        return relative(base.plain(key))
 
 
 class FileTriggers(LineMerger):
@@ -96,7 +96,7 @@ class FileTriggers(LineMerger):
     vanishes = True
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
-        return "package", self.piece(row, "package")
+        return "package", self.piece(base.plain(key), "package")
 
 
 class Triggers(LineMerger):
@@ -108,7 +108,7 @@ class Triggers(LineMerger):
     vanishes = True
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
-        return "package", self.piece(row, "package")
+        return "package", self.piece(base.plain(key), "package")
 
 
 class PendingTriggers(LineMerger):
@@ -126,7 +126,7 @@ class PendingTriggers(LineMerger):
         return b" ".join([key, *waiting]) if waiting else None
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
-        return relative(self.piece(row, "key"))
+        return relative(base.plain(key))
 
 
 class UcfHashes(LineMerger):
@@ -137,7 +137,7 @@ class UcfHashes(LineMerger):
     line = re.compile(rb"[0-9a-f]{32}\s+(?P<key>/.*)")
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
-        return relative(self.piece(row, "key"))
+        return relative(base.plain(key))
 
 
 class UcfRegistry(LineMerger):
@@ -148,7 +148,8 @@ class UcfRegistry(LineMerger):
     line = re.compile(rb"(?P<package>[^\s]+)\s+(?P<key>/.*)")
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
-        return "package", self.piece(row, "package").partition(b":")[0]
+        package = self.piece(row, "package").partition(b":")[0]
+        return ("package", package) if package else relative(base.plain(key))
 
 
 class Architectures(LineMerger):

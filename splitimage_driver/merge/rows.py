@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from splitimage_driver import exceptions
-from splitimage_driver.merge.base import Merger
+from splitimage_driver.merge.base import Merger, plain
 from splitimage_driver.model.entry import text
 from splitimage_driver.model.part import Row
 
@@ -152,8 +152,7 @@ def _decide(merger: Merger, key: bytes, base: bytes | None,
 
 
 def _rows(merger: Merger, content: bytes | None) -> dict[bytes, bytes]:
-    """Rows by key in the file's order; the second and later rows of one key
-    get their number behind a NUL, which no key holds."""
+    """Rows by key in the file's order, repeated keys numbered (:func:`plain`)."""
     found: dict[bytes, bytes] = {}
     seen: dict[bytes, int] = {}
     for key, row in merger.parse(content) if content is not None else ():
@@ -162,11 +161,6 @@ def _rows(merger: Merger, content: bytes | None) -> dict[bytes, bytes]:
         number = seen[key] = seen.get(key, 0) + 1
         found[key if number == 1 else b"%s\0%08d" % (key, number)] = row
     return found
-
-
-def plain(key: bytes) -> bytes:
-    """A row's key as its merger gave it, without the number of a repeated one."""
-    return key.partition(b"\0")[0]
 
 
 def _places(base: Mapping[bytes, bytes], new: Iterable[bytes]) -> dict[bytes, Rank]:
