@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from splitimage_driver.model.candidate import Image
@@ -18,7 +18,8 @@ from splitimage_driver.store.records import Finding, QueueItem
 class Store(abc.ABC):
     """Objects are immutable and content-addressed (disks, part blobs,
     manifests); records (composites, parts, images, servers) point at them
-    and are written last, in one transaction.
+    and are written last, in one transaction: what a record refers to must be
+    there, else writing it raises :class:`NotFound`.
 
     Every ``name_or_id`` look-up raises :class:`NotFound`; every delete
     raises :class:`InUse` while something refers to the object.
@@ -58,6 +59,17 @@ class Store(abc.ABC):
     def verify(self, digest: str) -> None:
         """:raises DigestMismatch: the object's bytes are not its digest's"""
 
+    def hold(self, digests: Iterable[str]) -> contextlib.AbstractContextManager[None]:
+        """Keep objects for the length of the block, although the records
+        that refer to them may be deleted meanwhile (a candidate's disk while
+        it is copied).
+
+        :raises NotFound: one is not there"""
+        for digest in digests:
+            if digest:
+                self.path(digest)
+        return contextlib.nullcontext()
+
     @abc.abstractmethod
     def put_manifest(self, manifest: Manifest) -> str:
         """Store a tree's manifest (compressed); returns its digest."""
@@ -83,8 +95,11 @@ class Store(abc.ABC):
     def parts(self, *, owner: str | None = None) -> list[Part]: ...
 
     @abc.abstractmethod
-    def delete_part(self, name_or_id: str) -> None:
-        """:raises InUse: a composite refers to it"""
+    def delete_part(self, name_or_id: str, *, owner: str | None = None) -> None:
+        """:raises InUse: a composite refers to it, or an image or server has
+            it as a file set
+        :raises InvalidInput: several have that name, or several projects
+            have it and ``owner`` is not given"""
 
     # -- composites -----------------------------------------------------------
 
@@ -99,8 +114,11 @@ class Store(abc.ABC):
     def composites(self) -> list[Composite]: ...
 
     @abc.abstractmethod
-    def delete_composite(self, name_or_id: str) -> None:
-        """:raises InUse: completed images or servers came from it"""
+    def delete_composite(self, name_or_id: str, *, parts: bool = False) -> None:
+        """``parts``: with those of its parts that nothing else uses; file
+        sets stay.
+
+        :raises InUse: completed images or servers came from it"""
 
     # -- completed images -----------------------------------------------------
 
@@ -135,7 +153,8 @@ class Store(abc.ABC):
     def prune_images(self, *, owner: str | None = None, max_age: float | None = None,
                      max_count: int | None = None, max_bytes: int | None = None) -> list[Image]:
         """Delete least recently used images over the limits (None: the
-        configured limit; limits hold per owner); returns the deleted ones."""
+        configured limit, 0: no limit; limits hold per owner); returns the
+        deleted ones."""
 
     # -- servers --------------------------------------------------------------
 
@@ -150,7 +169,8 @@ class Store(abc.ABC):
     def servers(self) -> list[Server]: ...
 
     @abc.abstractmethod
-    def delete_server(self, server_id: str) -> None: ...
+    def delete_server(self, server_id: str) -> None:
+        """Its record, then its directory with all in it."""
 
     @abc.abstractmethod
     def server_directory(self, server_id: str) -> Path:
@@ -160,14 +180,16 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Held between processes; freed when the holder dies.
+        """Held between processes and threads; freed when the holder dies.
+        Not re-entrant: asking again for what one holds waits for oneself.
 
         :raises LockTimeout: after [store] lock_timeout"""
 
     @abc.abstractmethod
     def turn(self, subject: str) -> contextlib.AbstractContextManager[None]:
         """Wait in the assembly queue, in order of arrival, for one of
-        [assembly] max_parallel places; the block runs in that place.
+        [assembly] max_parallel places; the block runs in that place. Not
+        re-entrant.
 
         :raises Cancelled: taken out of the queue meanwhile"""
 
@@ -195,4 +217,3 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None: ...
-

@@ -1,0 +1,382 @@
+"""A store in one directory of this host: SQLite for records, plain files for
+their contents.
+
+::
+
+    splitimage.db    records, uses, leases, queue, history
+    objects/         disks and part blobs, named by sha256
+    manifests/       likewise, zstd, named by the sha256 of what is in them
+    tmp/             work in progress
+    servers/ID/      overlays, consoles, sockets
+    locks/           files to lock
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from oslo_log import log as logging
+
+from splitimage_driver import exceptions
+from splitimage_driver.model import part as parts_
+from splitimage_driver.model.candidate import Image
+from splitimage_driver.model.composite import Composite
+from splitimage_driver.model.manifest import Manifest
+from splitimage_driver.model.part import Part, PartManifest
+from splitimage_driver.model.server import Server
+from splitimage_driver.store import base
+from splitimage_driver.store.check import Checker
+from splitimage_driver.store.contents import PART, Contents, Target, targets
+from splitimage_driver.store.database import Database
+from splitimage_driver.store.locks import Locks
+from splitimage_driver.store.queue import AssemblyQueue
+from splitimage_driver.store.records import Finding, QueueItem
+from splitimage_driver.store.retention import Limits, surplus
+from splitimage_driver.store.scratch import Scratch, remove_tree
+from splitimage_driver.store.space import Space
+from splitimage_driver.store.tables import Record, Tables, kind
+
+LOG = logging.getLogger(__name__)
+_DIRECTORIES = ("objects", "manifests", "tmp", "servers", "locks")
+_SERVER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+_Result = TypeVar("_Result")
+
+
+class Options(Protocol):
+    """The group ``[store]``, see :mod:`splitimage_driver.conf.store`."""
+
+    lock_timeout: float
+    grace: int
+    minimum_free: int
+
+
+class LocalStore(base.Store):
+    """:param path: the directory, made with mode 0700 if need be
+    :param options: the group ``[store]``
+    :param retention: the group ``[retention]`` (its three limits); None: no
+        limits
+    :param max_parallel: assemblies that may run at the same time
+    :raises StoreCorrupt: :raises StoreVersion: :raises StoreFull:
+    :raises InvalidInput: the directory cannot be made or written
+
+    May be used by several threads; after a fork by the child, too.
+    """
+
+    def __init__(self, path: Path, options: Options, *, retention: Any = None,
+                 max_parallel: int = 1) -> None:
+        self._root = Path(path).absolute()
+        self.location = str(self._root)
+        self._options = options
+        self._limits = Limits() if retention is None else Limits(
+            max_age=retention.max_age, max_count=retention.max_count,
+            max_bytes=retention.max_bytes)
+        self._space = Space(self._root, options.minimum_free)
+        self._make_directories()
+        self._locks = Locks(self._root / "locks", self._space, options.lock_timeout)
+        self._scratch = Scratch(self._root / "tmp", self._space)
+        self._database = Database(self._root / "splitimage.db", self._space,
+                                  max(options.lock_timeout, 1.0))
+        self._open_database()
+        self._contents = Contents(self._root, self._database, self._scratch, self._space)
+        self._tables = Tables(self._database, self.location)
+        self._queue = AssemblyQueue(self._database, max_parallel)
+        self._contents.drop_dead_leases()
+        self._scratch.tidy()
+
+    def _make_directories(self) -> None:
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._space.guard():
+                for name in _DIRECTORIES:
+                    (self._root / name).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise exceptions.InvalidInput(what=f"store {self._root}",
+                                          reason=error.strerror) from error
+
+    def _open_database(self) -> None:
+        if not self._database.path.exists():
+            with self.lock("create"), self._scratch.directory(reserve=False) as folder:
+                self._database.create(folder)
+        self._database.query("SELECT 1 FROM queue")
+
+    def close(self) -> None:
+        self._database.close()
+
+    # -- objects --------------------------------------------------------------
+
+    def scratch(self) -> contextlib.AbstractContextManager[Path]:
+        return self._scratch.directory()
+
+    def adopt(self, path: Path) -> str:
+        return self._contents.adopt(path)
+
+    def path(self, digest: str) -> Path:
+        return self._contents.path(digest)
+
+    def is_local(self, digest: str) -> bool:
+        with contextlib.suppress(exceptions.NotFound):
+            return bool(self._contents.path(digest))
+        return False
+
+    def verify(self, digest: str) -> None:
+        self._contents.verify(digest)
+
+    def hold(self, digests: Iterable[str]) -> contextlib.AbstractContextManager[None]:
+        return self._contents.hold(digests)
+
+    def put_manifest(self, manifest: Manifest) -> str:
+        self._contents.put(manifest.encode(), manifest.digest)
+        return manifest.digest
+
+    def manifest(self, digest: str) -> Manifest:
+        return self._decoded(digest, Manifest.decode)
+
+    def _decoded(self, digest: str, decode: Callable[[bytes], _Result]) -> _Result:
+        return decode(self._contents.read(digest))
+
+    # -- transactions ---------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[tuple[sqlite3.Connection, set[Target]]]:
+        """A write transaction, and the set of what it makes useless; that is
+        removed once the transaction has committed."""
+        useless: set[Target] = set()
+        with self._database.writing() as connection:
+            yield connection, useless
+        try:
+            self._contents.collect(useless)
+        except (exceptions.LockTimeout, exceptions.StoreFull) as error:
+            # The change itself is made; store check finds what stays behind.
+            LOG.warning("cannot remove what is not needed any more: %s", error)
+
+    # -- parts ----------------------------------------------------------------
+
+    def add_part(self, part: Part, manifest: PartManifest) -> Part:
+        if part.id != manifest.digest:
+            raise exceptions.DigestMismatch(what=f"manifest of part {part.name}",
+                                            expected=part.id, found=manifest.digest)
+        self._contents.put(manifest.encode(), part.id)
+        with self._change() as (connection, useless):
+            there = self._tables.get(connection, Part, part.id, part.owner)
+            if there is not None:
+                self._contents.settle(connection, targets(part))
+                useless |= targets(part)
+                return there
+            self._contents.relate(connection, "part", part.id, part.owner, targets(part))
+            self._tables.put(connection, part)
+        return part
+
+    def part(self, name_or_id: str, *, owner: str | None = None) -> Part:
+        return self._tables.find(Part, name_or_id, owner)
+
+    def part_manifest(self, part_id: str) -> PartManifest:
+        return self._decoded(part_id, PartManifest.decode)
+
+    def parts(self, *, owner: str | None = None) -> list[Part]:
+        return self._tables.all(Part, owner=owner)
+
+    def delete_part(self, name_or_id: str, *, owner: str | None = None) -> None:
+        part = self._tables.find(Part, name_or_id, owner, single=True)
+        with self._change() as (connection, useless):
+            users = self._tables.users_of_part(connection, part)
+            if users:
+                raise self._in_use(part.kind + " part" if part.kind != parts_.FILESET
+                                   else "file set", part.name, users)
+            useless |= self._drop(connection, part)
+
+    # -- composites -----------------------------------------------------------
+
+    def save_composite(self, composite: Composite, *, replace: bool = False) -> None:
+        parts_.check_name("composite", composite.name)
+        with self._change() as (connection, useless):
+            same = self._tables.get(connection, Composite, composite.id)
+            named = self._tables.named(connection, Composite, composite.name)
+            if named is not None and (not replace or (same and named.id != composite.id)):
+                raise exceptions.AlreadyExists(kind="composite", name=composite.name,
+                                               where=self.location)
+            if same is not None and not replace:
+                raise exceptions.AlreadyExists(kind="composite", name=composite.id,
+                                               where=self.location)
+            if named is not None and same is None:
+                useless |= self._drop_composite(connection, named)
+            useless |= self._contents.relate(connection, "composite", composite.id,
+                                             composite.owner, targets(composite))
+            self._tables.put(connection, composite)
+
+    def composite(self, name_or_id: str) -> Composite:
+        return self._tables.find(Composite, name_or_id)
+
+    def composites(self) -> list[Composite]:
+        return self._tables.all(Composite)
+
+    def delete_composite(self, name_or_id: str, *, parts: bool = False) -> None:
+        composite = self._tables.find(Composite, name_or_id)
+        with self._change() as (connection, useless):
+            useless |= self._drop_composite(connection, composite)
+            for target, digest in targets(composite) if parts else ():
+                part = (self._tables.get(connection, Part, digest, composite.owner)
+                        if target == PART else None)
+                if (part and part.kind != parts_.FILESET
+                        and not self._tables.users_of_part(connection, part)):
+                    useless |= self._drop(connection, part)
+
+    def _drop_composite(self, connection: sqlite3.Connection, composite: Composite) -> set[Target]:
+        users = self._tables.users_of_composite(connection, composite)
+        if users:
+            raise self._in_use("composite", composite.name, users)
+        return self._drop(connection, composite)
+
+    # -- completed images -----------------------------------------------------
+
+    def add_image(self, image: Image) -> Image:
+        with self._change() as (connection, useless):
+            there = self._tables.recipe(connection, image.recipe, image.owner)
+            if there is not None:
+                self._contents.settle(connection, targets(image))
+                useless |= targets(image)
+                return there
+            if self._tables.get(connection, Composite, image.composite) is None:
+                raise exceptions.NotFound(kind="composite", name=image.composite,
+                                          where=self.location)
+            self._contents.relate(connection, "image", image.id, image.owner, targets(image))
+            self._tables.put(connection, image)
+            self._prune(connection, useless, image.owner, self._limits, keep=image.id)
+        return image
+
+    def image(self, name_or_id: str) -> Image:
+        return self._tables.find(Image, name_or_id)
+
+    def images(self, *, composite: str | None = None, owner: str | None = None) -> list[Image]:
+        return self._tables.all(Image, composite=composite, owner=owner)
+
+    def find_recipe(self, recipe: str, *, owner: str) -> Image | None:
+        return self._tables.usable(recipe, owner)
+
+    def touch_image(self, image_id: str) -> None:
+        with self._database.writing() as connection:
+            image = self._tables.get(connection, Image, image_id)
+            if image is None:
+                raise exceptions.NotFound(kind="image", name=image_id, where=self.location)
+            self._tables.put(connection, msgspec.structs.replace(image, last_used=time.time()))
+
+    def delete_image(self, name_or_id: str) -> None:
+        image = self._tables.find(Image, name_or_id)
+        with self._change() as (connection, useless):
+            users = self._tables.users_of_image(connection, image)
+            if users:
+                raise self._in_use("image", image.name, users)
+            useless |= self._drop(connection, image)
+
+    def prune_images(self, *, owner: str | None = None, max_age: float | None = None,
+                     max_count: int | None = None, max_bytes: int | None = None) -> list[Image]:
+        limits = self._limits.but(max_age=max_age, max_count=max_count, max_bytes=max_bytes)
+        owners = {image.owner for image in self.images(owner=owner)}
+        removed = []
+        for one in sorted(owners):
+            with self._change() as (connection, useless):
+                removed += self._prune(connection, useless, one, limits)
+        return removed
+
+    def _prune(self, connection: sqlite3.Connection, useless: set[Target], owner: str,
+               limits: Limits, keep: str = "") -> list[Image]:
+        if limits == Limits():
+            return []
+        images = self._tables.select(connection, Image, owner=owner)
+        needed = {image.id for image in images
+                  if image.id == keep or self._tables.users_of_image(connection, image)}
+        removed = surplus(images, limits, now=time.time(), protected=needed)
+        for image in removed:
+            LOG.info("deleting image %s (%s), over the limits of project %s",
+                     image.name, image.id, owner)
+            useless |= self._drop(connection, image)
+        left = [image for image in images if image not in removed]
+        still = limits.full(len(left), sum(image.disk_size for image in left))
+        if still:
+            LOG.warning("project %s stays over its limit (%s): the rest is in use", owner, still)
+        return removed
+
+    # -- servers --------------------------------------------------------------
+
+    def save_server(self, server: Server) -> None:
+        self._server_path(server.id)
+        with self._change() as (connection, useless):
+            useless |= self._contents.relate(connection, "server", server.id, server.owner,
+                                             targets(server))
+            self._tables.put(connection, server)
+
+    def server(self, name_or_id: str) -> Server:
+        return self._tables.find(Server, name_or_id)
+
+    def servers(self) -> list[Server]:
+        return self._tables.all(Server)
+
+    def delete_server(self, server_id: str) -> None:
+        server = self._tables.find(Server, server_id)
+        with self._change() as (connection, useless):
+            useless |= self._drop(connection, server)
+        remove_tree(self._server_path(server.id))
+
+    def server_directory(self, server_id: str) -> Path:
+        path = self._server_path(server_id)
+        with self._space.guard():
+            path.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+    def _server_path(self, server_id: str) -> Path:
+        if not _SERVER_ID.match(server_id):
+            raise exceptions.InvalidInput(what=f"server id {server_id!r}",
+                                          reason="it cannot be the name of a directory")
+        return self._root / "servers" / server_id
+
+    # -- processes ------------------------------------------------------------
+
+    def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return self._locks.lock(name)
+
+    def turn(self, subject: str) -> contextlib.AbstractContextManager[None]:
+        return self._queue.turn(subject)
+
+    def queue(self) -> list[QueueItem]:
+        return self._queue.items()
+
+    def cancel(self, item_id: str) -> None:
+        self._queue.cancel(item_id, self.location)
+
+    # -- history --------------------------------------------------------------
+
+    def record(self, event: str, facts: dict[str, object]) -> None:
+        document = msgspec.json.encode(facts, enc_hook=str).decode()
+        with self._database.writing() as connection:
+            connection.execute("INSERT INTO history (event, time, facts) VALUES (?, ?, ?)",
+                               (event, time.time(), document))
+
+    def history(self, event: str | None = None, *, limit: int = 100) -> list[dict[str, object]]:
+        rows = self._database.query(
+            "SELECT event, time, facts FROM history WHERE ?1 IS NULL OR event = ?1"
+            " ORDER BY id DESC LIMIT ?2", event, limit)
+        return [{**msgspec.json.decode(row["facts"]), "event": row["event"], "time": row["time"]}
+                for row in rows]
+
+    def check(self, *, repair: bool = False) -> Iterator[Finding]:
+        return Checker(self._root, self._database, self._tables, self._contents, self._scratch,
+                       self._locks, grace=self._options.grace).run(repair=repair)
+
+    # -- common ---------------------------------------------------------------
+
+    def _drop(self, connection: sqlite3.Connection, record: Record) -> set[Target]:
+        """Delete a record; returns what it needed."""
+        useless = self._contents.relate(connection, kind(type(record)), record.id, record.owner,
+                                        set())
+        self._tables.delete(connection, record)
+        return useless
+
+    def _in_use(self, what: str, name: str, users: list[str]) -> exceptions.InUse:
+        shown = ", ".join(users[:10]) + (f" and {len(users) - 10} more" if len(users) > 10 else "")
+        return exceptions.InUse(kind=what, name=name, users=shown)
