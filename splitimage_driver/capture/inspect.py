@@ -12,8 +12,8 @@ import msgspec
 from oslo_log import log as logging
 
 from splitimage_driver import exceptions
-from splitimage_driver.capture import packagedb
-from splitimage_driver.capture.packagedb import Package, PackageDB, Read
+from splitimage_driver.capture.packagedb import base as packagedb
+from splitimage_driver.capture.packagedb.base import Package, PackageDB, Read
 from splitimage_driver.capture.packagedb.files import Files
 from splitimage_driver.capture.packagedb.groups import is_system
 from splitimage_driver.model.composite import System

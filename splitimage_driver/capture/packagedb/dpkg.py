@@ -9,7 +9,7 @@ import msgspec
 from oslo_log import log as logging
 
 from splitimage_driver import exceptions
-from splitimage_driver.capture.packagedb import base, deb822
+from splitimage_driver.capture.packagedb import database, deb822
 from splitimage_driver.capture.packagedb.files import Files
 from splitimage_driver.model.entry import FileEntry, text
 
@@ -42,7 +42,7 @@ def present(files: Files) -> bool:
     return entry is not None and entry.size > 0
 
 
-def read(files: Files) -> base.PackageDB:
+def read(files: Files) -> database.PackageDB:
     """
     :raises InvalidInput: a file of the database is damaged
     :raises Unsupported: a layout of the database that dpkg no longer writes
@@ -72,7 +72,7 @@ def read(files: Files) -> base.PackageDB:
         state.setdefault(entry.path.rpartition(b"/")[2].rpartition(b".")[0], []).append(entry)
 
     diverted = _diversions(content.get(DIVERSIONS, b""), files)
-    packages: list[base.Package] = []
+    packages: list[database.Package] = []
     own: set[bytes] = set()
     unfinished: dict[str, str] = {}
     for fields in rows:
@@ -92,17 +92,17 @@ def read(files: Files) -> base.PackageDB:
     if automatic is None:
         LOG.info("apt's extended_states is not there: packages that nothing depends on "
                  "count as installed by hand")
-        packages = list(base.leaves(packages, "dpkg", native))
+        packages = list(database.leaves(packages, "dpkg", native))
     else:
         packages = [msgspec.structs.replace(package,
                                             manual=_asked(package, automatic, native))
                     for package in packages]
-    database = base.PackageDB(packages, format="dpkg", architecture=native,
+    db = database.PackageDB(packages, format="dpkg", architecture=native,
                               paths=_shared(files, own), unfinished=unfinished,
                               place=files.place)
-    LOG.info("dpkg database: %d packages, %d of them asked for", len(database.packages),
-             sum(package.manual for package in database.packages.values()))
-    return database
+    LOG.info("dpkg database: %d packages, %d of them asked for", len(db.packages),
+             sum(package.manual for package in db.packages.values()))
+    return db
 
 
 def _kind(entry: FileEntry) -> bytes:
@@ -139,7 +139,7 @@ def _status(data: bytes, updates: Iterable[bytes]) -> list[Fields]:
 
 
 def _package(fields: Fields, mine: list[FileEntry], found: dict[bytes, bytes], files: Files,
-             diverted: dict[bytes, tuple[bytes, str]]) -> base.Package:
+             diverted: dict[bytes, tuple[bytes, str]]) -> database.Package:
     name = fields["package"]
     where = f"{text(STATUS)}: package {name}"
 
@@ -169,7 +169,7 @@ def _package(fields: Fields, mine: list[FileEntry], found: dict[bytes, bytes], f
     def word(field: str) -> str:
         return deb822.word(fields.get(field, ""), where, field.title())
 
-    return base.Package(
+    return database.Package(
         name=name, architecture=word("architecture"), version=word("version"),
         essential=any(fields.get(one) == "yes" for one in ("essential", "protected", "important")),
         priority=word("priority").lower(), section=word("section").rpartition("/")[2],
@@ -234,14 +234,14 @@ def _automatic(data: bytes) -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
-def _asked(package: base.Package, automatic: frozenset[tuple[str, str]], native: str) -> bool:
+def _asked(package: database.Package, automatic: frozenset[tuple[str, str]], native: str) -> bool:
     """apt notes packages for all architectures under the machine's own."""
     has = native if package.architecture == "all" else package.architecture
     return not {(package.name, has), (package.name, package.architecture),
                 (package.name, "")} & automatic
 
 
-def _architecture(packages: Iterable[base.Package]) -> str:
+def _architecture(packages: Iterable[database.Package]) -> str:
     """The machine's own: that of dpkg, else the one most packages have."""
     counts: dict[str, int] = {}
     for package in packages:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from splitimage_driver.capture.packagedb.base import Package, PackageDB
+from splitimage_driver.capture.packagedb.database import Package, PackageDB
 
 #: Names of software to the packages that were asked for.
 Software = Mapping[str, tuple[str, ...]]
@@ -27,27 +27,27 @@ _BOOT_PLACES = (b"boot/", b"lib/modules/", b"usr/lib/modules/")
 class Groups(msgspec.Struct, frozen=True):
     """Who needs the packages that are not in the base.
 
-    :ivar needers: package key to the names of the software that needs it,
+    :ivar packages: package key to the names of the software that needs it,
         without those that get it through what they require; empty: nobody
         does (the rest). One name: the package is in that software's own
         part; several: in the dependency part of that set
     :ivar requires: software to the other software that comes with it
     """
 
-    needers: dict[str, frozenset[str]]
+    packages: dict[str, frozenset[str]]
     requires: dict[str, tuple[str, ...]]
 
     def by_needers(self) -> dict[frozenset[str], tuple[str, ...]]:
         """The sets of software and the packages of each, both sorted."""
         found: dict[frozenset[str], list[str]] = defaultdict(list)
-        for key in sorted(self.needers):
-            found[self.needers[key]].append(key)
+        for key in sorted(self.packages):
+            found[self.packages[key]].append(key)
         return {names: tuple(found[names])
                 for names in sorted(found, key=lambda names: (len(names), sorted(names)))}
 
     @property
     def rest(self) -> tuple[str, ...]:
-        return tuple(sorted(key for key, names in self.needers.items() if not names))
+        return tuple(sorted(key for key, names in self.packages.items() if not names))
 
 
 def boots(package: Package) -> bool:
@@ -122,7 +122,7 @@ def groups(db: PackageDB, base: Iterable[str], software: Software) -> Groups:
         if key not in base:
             direct = {name for name in order if key in needs[name]}
             needers[key] = frozenset(name for name in direct if not direct & requires[name])
-    return Groups(needers=needers,
+    return Groups(packages=needers,
                   requires={name: tuple(sorted(requires[name])) for name in order})
 
 

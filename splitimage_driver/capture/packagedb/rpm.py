@@ -12,7 +12,7 @@ from pathlib import Path
 from oslo_log import log as logging
 
 from splitimage_driver import exceptions
-from splitimage_driver.capture.packagedb import base, header, rich
+from splitimage_driver.capture.packagedb import database, header, rich
 from splitimage_driver.capture.packagedb.files import Files
 from splitimage_driver.capture.packagedb.header import Header
 from splitimage_driver.model.entry import FileEntry, text
@@ -51,7 +51,7 @@ def present(files: Files) -> bool:
                for directory in DIRECTORIES for name in (SQLITE, *_OTHERS))
 
 
-def read(files: Files) -> base.PackageDB:
+def read(files: Files) -> database.PackageDB:
     """
     :raises InvalidInput: the database is damaged
     :raises Unsupported: it has an older format than SQLite
@@ -74,14 +74,14 @@ def read(files: Files) -> base.PackageDB:
         return name in capabilities or (
             name.startswith("/") and files.place(_bytes(name)) in paths)
 
-    packages = base.leaves([record.package(essential, installed) for record in records],
+    packages = database.leaves([record.package(essential, installed) for record in records],
                            "rpm", place=files.place)
-    database = base.PackageDB(
+    db = database.PackageDB(
         packages, format="rpm", architecture=_architecture(packages), place=files.place,
         paths=(one.path for one in files.below(directory) if one.is_file))
     LOG.info("rpm database: %d packages, %d of them needed by no other",
              len(packages), sum(package.manual for package in packages))
-    return database
+    return db
 
 
 def _find(files: Files) -> tuple[bytes, FileEntry]:
@@ -102,7 +102,7 @@ def _find(files: Files) -> tuple[bytes, FileEntry]:
 # -- SQLite ---------------------------------------------------------------------
 
 @contextlib.contextmanager
-def _headers(where: str, database: bytes, log: bytes) -> Iterator[Iterator[Header]]:
+def _headers(where: str, content: bytes, log: bytes) -> Iterator[Iterator[Header]]:
     """The database is the machine's, so its bytes are opened as a private
     copy, may define nothing but rpm's own table, and get bounded work.
 
@@ -110,7 +110,7 @@ def _headers(where: str, database: bytes, log: bytes) -> Iterator[Iterator[Heade
     """
     with tempfile.TemporaryDirectory(prefix="splitimage-rpmdb-") as scratch:
         path = Path(scratch) / "rpmdb.sqlite"
-        path.write_bytes(database)
+        path.write_bytes(content)
         mode = "mode=ro&immutable=1"
         if log:
             path.with_name(path.name + "-wal").write_bytes(log)
@@ -143,7 +143,7 @@ def _rows(connection: sqlite3.Connection, where: str) -> Iterator[Header]:
         if not isinstance(blob, bytes):
             raise exceptions.InvalidInput(what=where, reason="a package is not a blob")
         total += len(blob)
-        if number >= base.MAX_PACKAGES or total > _MAX_DATABASE:
+        if number >= database.MAX_PACKAGES or total > _MAX_DATABASE:
             raise exceptions.InvalidInput(what=where, reason="it has too many packages")
         yield Header(blob)
 
@@ -163,7 +163,7 @@ class _Record:
         self.files: dict[bytes, int] = dict(_files(tags, files, self.name))
 
     def package(self, essential: Iterable[str],
-                installed: Callable[[str], bool]) -> base.Package:
+                installed: Callable[[str], bool]) -> database.Package:
         tags = self.tags
         epoch = tags.numbers(header.EPOCH)
         version = f"{_word(tags, header.VERSION)}-{_word(tags, header.RELEASE)}"
@@ -176,7 +176,7 @@ class _Record:
         needed = [name for name, flag in zip(names, flags, strict=True)
                   if not flag & (_RPMLIB | _MISSINGOK) and not name.startswith(b"rpmlib(")]
         weak = [name for name, flag in zip(names, flags, strict=True) if flag & _MISSINGOK]
-        return base.Package(
+        return database.Package(
             name=self.name, architecture=_word(tags, header.ARCH),
             version=f"{epoch[0]}:{version}" if epoch else version,
             essential=self.name in essential,
@@ -219,7 +219,7 @@ def _relation(names: Iterable[bytes],
     return tuple(found)
 
 
-def _architecture(packages: Iterable[base.Package]) -> str:
+def _architecture(packages: Iterable[database.Package]) -> str:
     """The machine's own: that of rpm or glibc, else the one most packages
     have."""
     counts: dict[str, int] = {}
