@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from splitimage_driver import exceptions
-from splitimage_driver.model import part as parts_
 
 SCHEMA = 1
 #: Raised whenever a merger or identity rule changes its output.
@@ -66,12 +65,15 @@ class PartRef(msgspec.Struct, frozen=True, kw_only=True):
     :ivar id: digest of the part
     :ivar requires: names of parts that come with it
     :ivar hidden: a dependency part, not for users to name
+    :ivar completes: of a rest part: the software of its gold machine; it
+        comes by itself when all of that is asked for
     """
 
     id: str
     kind: str
     requires: tuple[str, ...] = ()
     hidden: bool = False
+    completes: tuple[str, ...] = ()
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -142,9 +144,8 @@ class Composite(msgspec.Struct, frozen=True, kw_only=True):
             if name not in self.parts:
                 raise exceptions.UnknownPart(composite=self.name, part=name,
                                              parts=", ".join(self.visible()) or "none")
-        software = {n for n, ref in self.parts.items() if ref.kind == parts_.SOFTWARE}
-        if software and software <= set(todo):
-            todo += [n for n, ref in self.parts.items() if ref.kind == parts_.REST]
+        todo += [n for n, ref in self.parts.items()
+                 if ref.completes and set(ref.completes) <= set(todo)]
         while todo:
             name = todo.pop()
             if name in wanted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 FILE, DIRECTORY, SYMLINK, CHAR, BLOCK, FIFO = "f", "d", "l", "c", "b", "p"
@@ -50,6 +52,11 @@ class FileEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and self.size == other.size and self.sha256 == other.sha256
             and self.target == other.target and self.link == other.link
             and self.device == other.device and self.xattrs == other.xattrs)
+
+    def with_content(self, content: bytes) -> FileEntry:
+        """The same file with other content, no longer a hard link."""
+        return msgspec.structs.replace(self, size=len(content), link=b"", sparse=(),
+                                       sha256=hashlib.sha256(content).digest())
 
     @property
     def is_dir(self) -> bool:

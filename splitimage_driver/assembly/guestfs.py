@@ -1,0 +1,305 @@
+"""One open disk in the libguestfs appliance: the only importer of guestfs.
+
+A session is one appliance launch. It has no network, names the disk's
+format, and never runs anything of the guest: the few commands it gives are
+the appliance's own, on paths that were resolved before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
+from oslo_log import log as logging
+
+from splitimage_driver import exceptions
+from splitimage_driver.model.composite import Mount
+from splitimage_driver.progress import Operation
+
+LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+#: Bytes of one command line sent to the appliance; a message may have 4 MiB.
+_COMMAND = 96 * 1024
+_FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat")
+
+
+class Space(msgspec.Struct, frozen=True):
+    """Free room of a mounted file system; ``inodes`` -1: it does not count."""
+
+    mountpoint: str
+    block: int
+    blocks: int
+    inodes: int
+
+
+class DiskSession:
+    """A context manager around one appliance with one disk.
+
+    :param disk: the image file
+    :param disk_format: ``qcow2`` or ``raw``
+    :param mounts: what to mount, in order; None: look for the system and
+        mount it as its own fstab says
+    :param options: the configuration group ``assembly``
+    :param emulate: whether hardware virtualisation does not work here
+    :raises NoOperatingSystem: none found, with ``mounts`` None
+    :raises ApplianceFailed: anything inside went wrong
+    """
+
+    def __init__(self, disk: Path, disk_format: str, mounts: Sequence[Mount] | None, *,
+                 options: Any, emulate: bool, readonly: bool = False,
+                 shown: str | None = None) -> None:
+        self.disk, self.disk_format, self.readonly = disk, disk_format, readonly
+        self.mounts: tuple[Mount, ...] = tuple(mounts or ())
+        self._inspect = mounts is None
+        self._options, self._emulate = options, emulate
+        self._shown = shown or str(disk)
+        self._handle: Any = None
+
+    # -- life -------------------------------------------------------------------
+
+    def __enter__(self) -> DiskSession:
+        try:
+            import guestfs
+        except ImportError as error:
+            raise exceptions.ToolMissing(tool="the libguestfs python binding",
+                                         package="python3-guestfs") from error
+        g = self._handle = guestfs.GuestFS(python_return_dict=True)
+        try:
+            g.set_backend("direct")
+            if self._emulate:
+                g.set_backend_setting("force_tcg", "1")
+            g.set_network(False)
+            g.set_autosync(True)
+            g.set_memsize(self._options.appliance_memory)
+            g.set_identifier("splitimage")
+            g.add_drive(str(self.disk), format=self.disk_format, readonly=self.readonly,
+                        cachemode=None if self.readonly else self._options.cache_mode,
+                        discard=None if self.readonly else "besteffort")
+            self._launch()
+            if self._inspect:
+                self.mounts = self._call("inspection", self._find_mounts)
+            self._call("mounting", self._mount)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def _launch(self) -> None:
+        expired = threading.Event()
+
+        def give_up() -> None:
+            expired.set()
+            with contextlib.suppress(Exception):
+                os.kill(self._handle.get_pid(), 9)
+
+        timer = threading.Timer(self._options.launch_timeout, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            with Operation("appliance", total=1, unit="steps", subject=self._shown) as step:
+                self._handle.launch()
+                step.advance()
+        except RuntimeError as error:
+            if expired.is_set():
+                raise exceptions.ApplianceTimeout(
+                    seconds=self._options.launch_timeout, step="launch", reason="") from error
+            raise exceptions.ApplianceFailed(step="launch", reason=_line(error)) from error
+        finally:
+            timer.cancel()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and not self.readonly:
+            try:
+                self._call("shutdown", self._shut_down)
+            finally:
+                self._close()
+        else:
+            self._close()
+
+    def _shut_down(self) -> None:
+        self._handle.umount_all()
+        self._handle.shutdown()
+
+    def _close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            with contextlib.suppress(RuntimeError):
+                handle.close()
+
+    def _call(self, step: str, function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            raise exceptions.ApplianceFailed(step=step, reason=_line(error)) from error
+
+    # -- what is on the disk -------------------------------------------------------
+
+    def _find_mounts(self) -> tuple[Mount, ...]:
+        g = self._handle
+        roots = g.inspect_os()
+        if not roots:
+            raise exceptions.NoOperatingSystem(path=self._shown)
+        if len(roots) > 1:
+            raise exceptions.Unsupported(what=self._shown,
+                                         reason=f"it holds {len(roots)} operating systems")
+        kind = g.inspect_get_type(roots[0])
+        if kind != "linux":
+            raise exceptions.Unsupported(what=self._shown, reason=f"its system is {kind}, not linux")
+        found = []
+        points = g.inspect_get_mountpoints(roots[0])
+        for point in sorted(points, key=lambda p: (len(p), p)):
+            device = points[point]
+            fstype = g.vfs_type(device)
+            if fstype not in _FILESYSTEMS:
+                raise exceptions.Unsupported(
+                    what=f"{point} of {self._shown}",
+                    reason=f"its file system is {fstype or 'unknown'}, not one of "
+                           + ", ".join(_FILESYSTEMS))
+            found.append(Mount(device, point, fstype))
+        return tuple(found)
+
+    def _mount(self) -> None:
+        for mount in self.mounts:
+            options = "ro" if self.readonly else "discard" if mount.fstype != "vfat" else ""
+            if mount.options:
+                options = f"{options},{mount.options}".strip(",")
+            self._handle.mount_options(options, mount.device, mount.mountpoint)
+
+    def facts(self) -> dict[str, Any]:
+        """Partition table, boot and disk facts, for the hardware record."""
+        g = self._handle
+        facts: dict[str, Any] = {"size": g.blockdev_getsize64("/dev/sda"), "file_systems": [
+            {"device": m.device, "mountpoint": m.mountpoint, "type": m.fstype}
+            for m in self.mounts]}
+        with contextlib.suppress(RuntimeError):
+            facts["partition_table"] = g.part_get_parttype("/dev/sda")
+        with contextlib.suppress(RuntimeError):
+            facts["lvm"] = list(g.lvs())
+        return facts
+
+    # -- trees -----------------------------------------------------------------------
+
+    def read_tree(self, destination: Path) -> None:
+        """Write the whole tree as a tar file, every attribute included."""
+        with Operation("read", unit="bytes", subject=self._shown) as step:
+            done = threading.Event()
+
+            def watch() -> None:
+                seen = 0
+                while not done.wait(0.5):
+                    with contextlib.suppress(OSError):
+                        size = destination.stat().st_size
+                        step.advance(size - seen)
+                        seen = size
+
+            watcher = threading.Thread(target=watch, daemon=True)
+            watcher.start()
+            try:
+                self._call("reading the tree", self._handle.tar_out, "/", str(destination),
+                           numericowner=True, xattrs=True, acls=True, selinux=True)
+            finally:
+                done.set()
+                watcher.join()
+
+    def write(self, fill: Callable[[BinaryIO], None], *, selinux: bool = False) -> None:
+        """Lay one tar stream over the tree.
+
+        :param fill: writes the stream; what it raises is what this raises
+        """
+        read_end, write_end = os.pipe()
+        failure: list[BaseException] = []
+
+        def feed() -> None:
+            try:
+                with os.fdopen(write_end, "wb", buffering=1 << 18) as stream:
+                    fill(stream)
+            except BrokenPipeError:
+                pass  # the appliance has the reason
+            except BaseException as error:  # told to the caller below
+                failure.append(error)
+
+        feeder = threading.Thread(target=feed, name="splitimage-feed", daemon=True)
+        feeder.start()
+        try:
+            self._handle.tar_in(f"/dev/fd/{read_end}", "/", xattrs=True, acls=True,
+                                selinux=selinux)
+        except RuntimeError as error:
+            os.close(read_end)
+            read_end = -1
+            feeder.join()
+            if failure:
+                raise failure[0] from error
+            raise exceptions.ApplianceFailed(step="injection", reason=_line(error)) from error
+        finally:
+            if read_end >= 0:
+                os.close(read_end)
+            feeder.join()
+        if failure:
+            raise failure[0]
+
+    def remove(self, files: Sequence[bytes], directories: Sequence[bytes]) -> None:
+        """Remove files, then directories that must be empty by then.
+
+        The paths are real places in a tree whose manifest is known, so none
+        leads through a link. They are sent as one list, because a call a
+        path would take longer than the work, and because libguestfs takes
+        only UTF-8 names. The commands are the appliance's own.
+        """
+        with Operation("remove", total=len(files) + len(directories), unit="files",
+                       subject=self._shown) as step:
+            for command, paths in (("rm -f", files),
+                                   ("rmdir", sorted(directories, reverse=True))):
+                for chunk, count in _chunks(paths):
+                    self._call("removal", self._handle.debug, "sh", [
+                        f"cd /sysroot && printf '{chunk}' | xargs -0 {command} -- && echo done"])
+                    step.advance(count)
+
+    # -- space -------------------------------------------------------------------------
+
+    def space(self) -> list[Space]:
+        found = []
+        for mount in self.mounts:
+            stat: Mapping[str, int] = self._call("statvfs", self._handle.statvfs,
+                                                 mount.mountpoint)
+            found.append(Space(mount.mountpoint, stat["frsize"] or stat["bsize"], stat["bavail"],
+                               stat["ffree"] if stat["files"] else -1))
+        return found
+
+    def trim(self) -> None:
+        """Give freed blocks back to the disk image, so that what was removed
+        can no longer be read from it."""
+        for mount in self.mounts:
+            try:
+                self._handle.fstrim(mount.mountpoint)
+            except RuntimeError as error:
+                if mount.fstype != "vfat":
+                    raise exceptions.ApplianceFailed(step="trim", reason=_line(error)) from error
+                LOG.debug("no trim of %s: %s", mount.mountpoint, error)
+
+
+def _chunks(paths: Iterable[bytes]) -> Iterator[tuple[str, int]]:
+    """Paths as octal escapes for printf, NUL-separated, in pieces."""
+    piece: list[str] = []
+    size = 0
+    for path in paths:
+        escaped = "./" + "".join(
+            chr(b) if 0x2b <= b <= 0x7a and b != 0x5c else f"\\{b:03o}" for b in path) + "\\0"
+        if piece and size + len(escaped) > _COMMAND:
+            yield "".join(piece), len(piece)
+            piece, size = [], 0
+        piece.append(escaped)
+        size += len(escaped)
+    if piece:
+        yield "".join(piece), len(piece)
+
+
+def _line(error: BaseException) -> str:
+    """The last line of what libguestfs says: the reason, not the story."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,218 @@
+"""Whose file is it? From evidence in the tree to the group that made it.
+
+A *group* is the set of named software that needs a package: ``{apache}`` for
+apache2 itself, ``{apache, mysql}`` for a library both need. Its part is the
+software's own, or a dependency part. Evidence, the strongest first: the
+package database; what a symbolic link points at; the unit file a state file
+is named after; a path literal in a package's maintainer scripts; a package's
+name in the path; the directory it lies in.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from splitimage_driver.capture.packagedb.base import Groups, PackageDB
+from splitimage_driver.model import entry as entries
+from splitimage_driver.model.entry import SYMLINK, FileEntry
+from splitimage_driver.model.manifest import Manifest
+from splitimage_driver.model.paths import Resolver
+
+Group = frozenset[str]
+#: The operating system's own.
+BASE: Group = frozenset(("",))
+#: Nobody's: found no rule.
+REST: Group = frozenset()
+
+_DEPTH = 4
+_UNIT = re.compile(rb"\.(service|socket|timer|path|target|mount|slice)\Z")
+
+
+def part_name(group: Group) -> str:
+    """The part of a group: the software itself, or ``dep.A.B``."""
+    if len(group) == 1:
+        return next(iter(group))
+    name = "dep." + ".".join(sorted(group))
+    if len(name) > 63:
+        name = "dep." + hashlib.sha256(name.encode()).hexdigest()[:16]
+    return name
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """:ivar group: who made it; None: nothing points anywhere
+    :ivar territory: the group whose directory it lies in, where that is
+        another's
+    :ivar rule: which evidence decided, for reports
+    """
+
+    group: Group | None
+    territory: Group | None
+    rule: str
+
+
+class Attribution:
+    """Answers for one tree.
+
+    :param tree: the gold machine's final tree
+    :param db: its packages; None: no package database, no evidence at all
+    :param base: names of the packages of the operating system
+    :param groups: the groups of all others
+    """
+
+    def __init__(self, tree: Manifest, db: PackageDB | None, base: frozenset[str],
+                 groups: Groups | None, place: Resolver) -> None:
+        self.tree, self.db, self.base, self.groups, self.place = tree, db, base, groups, place
+        self._found: dict[bytes, Evidence] = {}
+
+    def package(self, name: str) -> Group | None:
+        """The group of a package (by name, with or without architecture)."""
+        if self.db is None or self.groups is None:
+            return None
+        for key in (name, name.partition(":")[0]):
+            if key in self.base:
+                return BASE
+            if key in self.groups.packages:
+                return self.groups.packages[key]
+        return None
+
+    def owners(self, path: bytes) -> set[Group]:
+        """Groups of the packages that list ``path``."""
+        if self.db is None:
+            return set()
+        found = {self.package(name) for name in self.db.owners(path)}
+        return {group for group in found if group is not None}
+
+    def evidence(self, path: bytes, entry: FileEntry | None = None, depth: int = 0) -> Evidence:
+        """Who made ``path`` (a real place)."""
+        known = self._found.get(path)
+        if known is not None:
+            return known
+        entry = entry or self.tree.get(path)
+        group, rule = self._decide(path, entry, depth)
+        evidence = Evidence(group, self._territory(path, group), rule)
+        if depth == 0:
+            self._found[path] = evidence
+        return evidence
+
+    def _decide(self, path: bytes, entry: FileEntry | None, depth: int) -> tuple[Group | None, str]:
+        owners = self.owners(path)
+        if owners:
+            return (BASE if BASE in owners else _single(owners)), "package"
+        if path.startswith(b"var/lib/dpkg/info/"):
+            group = self.package(entries.name(path).decode("utf-8", "replace").rpartition(".")[0])
+            if group is not None:
+                return group, "package"
+        if entry is not None and entry.type == SYMLINK and depth < _DEPTH:
+            target = self.place.target(entry)
+            if target in self.tree and target != path:
+                found = self.evidence(target, depth=depth + 1).group
+                if found is not None:
+                    return found, "link"
+        above, name = entries.parent(path), entries.name(path)
+        if entries.name(above) == b"__pycache__":
+            source = entries.parent(above) + b"/" + name.partition(b".")[0] + b".py"
+            owners = self.owners(source)
+            if owners:
+                return _single(owners), "compiled"
+        unit = name.removesuffix(b".dsh-also")
+        if _UNIT.search(unit) and unit in self._units:
+            return self._units[unit], "unit"
+        for rule in (self._mentioned, self._named):
+            found = rule(path)
+            if found is not None:
+                return found, rule.__name__.strip("_")
+        while above:
+            # What lies in a directory that one group made is that group's.
+            owners = self.owners(above)
+            if owners:
+                group = _single(owners)
+                return (group if BASE not in owners else None), "directory"
+            known = self._found.get(above)
+            if known is not None and known.group not in (None, BASE):
+                return known.group, "directory"
+            above = entries.parent(above)
+        return None, "none"
+
+    def _territory(self, path: bytes, group: Group | None) -> Group | None:
+        above = entries.parent(path)
+        while above:
+            owners = self.owners(above)
+            if owners:
+                owner = _single(owners) if BASE not in owners else BASE
+                return None if owner in (BASE, group) else owner
+            known = self._found.get(above)
+            if known is not None and known.group is not None:
+                return None if known.group in (BASE, group) else known.group
+            above = entries.parent(above)
+        return None
+
+    @functools.cached_property
+    def _units(self) -> Mapping[bytes, Group]:
+        found = {}
+        for path in self.tree.by_path:
+            if b"/systemd/system/" in path and not path.startswith(b"etc/"):
+                owners = self.owners(path)
+                if owners:
+                    found.setdefault(entries.name(path), _single(owners))
+        return found
+
+    @functools.cached_property
+    def _scripts(self) -> list[tuple[Group, bytes]]:
+        """Maintainer scripts, optional software's first."""
+        if self.db is None:
+            return []
+        found = [(group, package.scripts) for key, package in sorted(self.db.packages.items())
+                 if package.scripts and (group := self.package(key)) is not None]
+        return sorted(found, key=lambda pair: pair[0] == BASE)
+
+    def _mentioned(self, path: bytes) -> Group | None:
+        pattern = re.compile(b"/" + re.escape(path) + rb"(?![\w.-])")
+        literal = b"/" + path
+        for group, scripts in self._scripts:
+            if literal in scripts and pattern.search(scripts):
+                return group
+        return None
+
+    def account(self, name: str) -> Group | None:
+        """The group whose scripts create an account."""
+        pattern = re.compile(rb"(adduser|addgroup|useradd|groupadd|sysusers)[^\n]*"
+                             rb"(?<![\w-])" + re.escape(name.encode()) + rb"(?![\w-])")
+        for group, scripts in self._scripts:
+            if pattern.search(scripts):
+                return group
+        word = re.compile(rb"(?<![\w-])" + re.escape(name.encode()) + rb"(?![\w-])")
+        for group, scripts in self._scripts:
+            if group != BASE and (b"adduser" in scripts or b"useradd" in scripts
+                                  or b"addgroup" in scripts) and word.search(scripts):
+                return group
+        return None
+
+    @functools.cached_property
+    def _names(self) -> Mapping[bytes, Group]:
+        """Names of optional packages that are long enough to mean something."""
+        if self.db is None or self.groups is None:
+            return {}
+        found: dict[bytes, Group] = {}
+        for key in sorted(self.groups.packages):
+            name = self.db.packages[key].name.encode()
+            if len(name) > 2:
+                found.setdefault(name, self.groups.packages[key])
+        return found
+
+    def _named(self, path: bytes) -> Group | None:
+        for piece in reversed(path.split(b"/")):
+            for name in (piece, piece.rpartition(b".")[0], piece.partition(b".")[0],
+                         piece.rpartition(b"-")[0]):
+                if name in self._names:
+                    return self._names[name]
+        return None
+
+
+def _single(owners: set[Group]) -> Group:
+    """One group of several: the one most software needs."""
+    return min(owners, key=lambda group: (-len(group), sorted(group)))

@@ -1,0 +1,61 @@
+"""The base's tree: without what belongs to one machine, ready for a first
+boot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from splitimage_driver import guest
+from splitimage_driver.capture.identity import EMPTY, REMOVE, Identity
+from splitimage_driver.merge import registry
+from splitimage_driver.model.entry import FILE, FileEntry
+from splitimage_driver.model.manifest import Manifest
+
+#: Bytes of shared files a composite may carry.
+SHARED_LIMIT = 64 << 20
+
+
+class Cleaned(msgspec.Struct, frozen=True):
+    """:ivar generated: contents of files that are not the gold machine's"""
+
+    manifest: Manifest
+    generated: dict[bytes, bytes]
+    first_boot: frozenset[bytes]
+
+
+def clean(tree: Manifest, identity: Identity, *, generated: Mapping[bytes, bytes]) -> Cleaned:
+    """Apply the identity rules to a base's tree.
+
+    :param generated: contents of files that the splitter changed
+    """
+    found: dict[bytes, FileEntry] = {}
+    contents = dict(generated)
+    newest = max((e.mtime for e in tree), default=0)
+    for e in tree:
+        rule = None if e.is_dir else identity.rule(e.path)
+        if rule is not None and rule.action == REMOVE:
+            continue
+        if rule is not None and rule.action == EMPTY and e.is_file:
+            e = e.with_content(b"")
+        elif e.path in generated:
+            e = e.with_content(generated[e.path])
+        found[e.path] = e
+    extra = guest.first_boot(tree, newest)
+    found.update({e.path: e for e in extra.entries})
+    contents.update(extra.contents)
+    machine_id = b"etc/machine-id"
+    if extra.entries and machine_id not in found:
+        # Empty, not absent: systemd then makes an id at first boot without
+        # presetting every unit again.
+        found[machine_id] = FileEntry(path=machine_id, type=FILE, mode=0o444,
+                                      mtime=newest).with_content(b"")
+    return Cleaned(Manifest(found.values()), contents,
+                   frozenset(e.path for e in extra.entries))
+
+
+def shared_paths(tree: Manifest) -> list[bytes]:
+    """The files of a base that are merged by rows."""
+    return [e.path for e in tree if e.is_file and e.size <= SHARED_LIMIT
+            and registry.merger_for(e.path) is not None]

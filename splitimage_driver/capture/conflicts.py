@@ -1,0 +1,117 @@
+"""What parts of one composite disagree about, found once, at capture."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import msgspec
+
+from splitimage_driver import exceptions
+from splitimage_driver.archive.tree import BlobTree
+from splitimage_driver.merge import ids
+from splitimage_driver.model import part as parts_
+from splitimage_driver.model.composite import Composite, Conflict
+from splitimage_driver.model.entry import FileEntry
+from splitimage_driver.model.part import Layer, PartManifest, Row
+from splitimage_driver.model.plan import Source
+from splitimage_driver.planning import target
+from splitimage_driver.store.base import Store
+
+#: Bytes of a file that is read to be merged.
+_SMALL = 4 << 20
+
+
+def laid(composite: Composite, name: str, store: Store) -> target.Laid:
+    """A part of a composite, ready to be laid."""
+    ref = composite.parts[name]
+    return target.Laid(name=name, kind=ref.kind, blob=store.part(ref.id).blob,
+                       manifest=store.part_manifest(ref.id))
+
+
+def restore_of(composite: Composite, store: Store) -> target.Laid:
+    return target.Laid(name="", kind=parts_.RESTORE, blob=store.part(composite.restore).blob,
+                       manifest=store.part_manifest(composite.restore))
+
+
+def reader(store: Store) -> target.Read:
+    """Reads single small files out of part blobs."""
+    known: dict[Source, bytes] = {}
+
+    def read(source: Source) -> bytes:
+        if source not in known:
+            found = BlobTree(store.path(source.blob)).read([source.member], limit=_SMALL)
+            known[source] = found[source.member]
+        return known[source]
+
+    return read
+
+
+def found(composite: Composite, store: Store) -> Composite:
+    """The composite with its conflicts: for every two parts that speak about
+    the same path, what no rule and no recorded answer decides."""
+    parts = {name: laid(composite, name, store) for name in composite.parts}
+    paths = {name: {p for p in part.manifest.paths()} - _directories(part.manifest)
+             for name, part in parts.items()}
+    base, restore = store.manifest(composite.base.manifest), restore_of(composite, store)
+    read = reader(store)
+    conflicts: dict[bytes, Conflict] = {}
+    for one, two in itertools.combinations(sorted(parts), 2):
+        if paths[one].isdisjoint(paths[two]):
+            continue
+        names = composite.closure([one, two])
+        tree = target.lay(base, [parts[n] for n in names], shared=composite.shared,
+                          restore=restore, answers=composite.answers, read=read)
+        for conflict in tree.conflicts:
+            known = conflicts.get(conflict.path)
+            merged = tuple(sorted({*conflict.parts, *(known.parts if known else ())}))
+            conflicts[conflict.path] = Conflict(conflict.path, merged, conflict.reason)
+    return msgspec.structs.replace(
+        composite, conflicts=tuple(conflicts[p] for p in sorted(conflicts)))
+
+
+def _directories(manifest: PartManifest) -> set[bytes]:
+    return {e.path for _, e in manifest.entries() if e.is_dir}
+
+
+# -- accounts ----------------------------------------------------------------------
+
+
+def settle_accounts(new: Mapping[str, PartManifest], others: Mapping[str, PartManifest],
+                    shared: Mapping[bytes, bytes], *, renumber: bool,
+                    notes: list[str]) -> dict[str, PartManifest]:
+    """Refuse, or renumber in the new parts, accounts that clash with those of
+    the parts that are there.
+
+    :raises AccountClash: and not ``renumber``; or they clash by name
+    """
+    rows = {name: _rows(m) for name, m in {**others, **new}.items()}
+    clashes = ids.account_clashes(shared, rows)
+    if not clashes:
+        return dict(new)
+    numbers: dict[str, set[int]] = {"uid": set(), "gid": set()}
+    for clash in clashes:
+        mine = [h for h in clash.holders if h.part in new]
+        if not renumber or clash.reason != "number" or not mine:
+            raise exceptions.AccountClash(clashes="; ".join(str(c) for c in clashes))
+        numbers[clash.kind].update(h.number for h in mine)
+    uids = ids.free_ids("uid", numbers["uid"], shared, rows)
+    gids = ids.free_ids("gid", numbers["gid"], shared, rows)
+    notes += [f"{kind} {old} became {now}" for kind, table in (("uid", uids), ("gid", gids))
+              for old, now in table.items()]
+    return {name: _renumbered(m, uids, gids) for name, m in new.items()}
+
+
+def _rows(manifest: PartManifest) -> list[Row]:
+    return [row for layer in manifest.layers for row in layer.rows]
+
+
+def _renumbered(manifest: PartManifest, uids: Mapping[int, int],
+                gids: Mapping[int, int]) -> PartManifest:
+    def owner(e: FileEntry) -> FileEntry:
+        return msgspec.structs.replace(e, uid=uids.get(e.uid, e.uid), gid=gids.get(e.gid, e.gid))
+
+    return PartManifest(tuple(Layer(
+        when=layer.when, deleted=layer.deleted,
+        entries=tuple(owner(e) for e in layer.entries),
+        rows=tuple(ids.renumber(layer.rows, uids, gids))) for layer in manifest.layers))

@@ -1,0 +1,76 @@
+"""A gold machine's state as the splitters see it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from splitimage_driver.archive.tree import Tree
+from splitimage_driver.capture.packagedb import base as packagedb
+from splitimage_driver.model.manifest import Manifest
+from splitimage_driver.model.paths import Resolver
+
+
+class GoldState:
+    """One state of a gold machine: its tree, manifest and package database.
+
+    :param name: of the step; ``base`` for the first
+    :param tree: where contents can be read again
+    :param place: the base's resolver: all states use the base's directory
+        links, so that a path means the same in each
+    """
+
+    def __init__(self, name: str, tree: Tree, place: Resolver | None = None) -> None:
+        self.name, self.tree = name, tree
+        manifest = tree.manifest()
+        self.place = place or Resolver(manifest)
+        #: Given where the tree's own names are not the real places: a root
+        #: tar may name /bin/x where the base has /bin -> usr/bin.
+        self.mapped: Resolver | None = None
+        if any(self.place(e.path) != e.path for e in manifest):
+            self.mapped = self.place
+            manifest = tree.manifest(self.place)
+        self.manifest: Manifest = manifest
+        self._packages: packagedb.PackageDB | None = None
+        self._looked = False
+
+    @property
+    def packages(self) -> packagedb.PackageDB | None:
+        if not self._looked:
+            self._packages = packagedb.read(self.manifest, self.read)
+            self._looked = True
+        return self._packages
+
+    def read(self, paths: Iterable[bytes]) -> dict[bytes, bytes]:
+        return self.tree.read(paths)
+
+
+class Spool:
+    """Contents of files by their sha256, in a scratch directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def path(self, sha256: bytes) -> Path:
+        return self.directory / sha256.hex()
+
+    def take(self, state: GoldState, wanted: Iterable[bytes]) -> None:
+        """Keep the contents of files (by path) of one state."""
+        tree = state.manifest.by_path
+        needed = {path for path in wanted if not self.path(tree[path].sha256).exists()}
+        if not needed:
+            return
+        for path, content in state.tree.contents(needed, state.mapped):
+            with self.path(tree[path].sha256).open("wb") as out:
+                while piece := content.read(1 << 20):
+                    out.write(piece)
+
+    def put(self, content: bytes) -> bytes:
+        sha = hashlib.sha256(content).digest()
+        self.path(sha).write_bytes(content)
+        return sha
+
+    def get(self, sha256: bytes) -> bytes:
+        return self.path(sha256).read_bytes()

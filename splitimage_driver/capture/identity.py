@@ -1,0 +1,124 @@
+"""Identity rules: what belongs to one machine and to no image.
+
+Each rule says what a path is and what is done about it in the base. No part
+ever holds such a path; a completed image has what the base has, which is
+nothing: the first boot makes it anew (see ``splitimage_driver/guest``).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from splitimage_driver.model.entry import FileEntry
+
+REMOVE, EMPTY, KEEP = "remove", "empty", "keep"
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """:ivar pattern: shell pattern over the whole path; ``*`` crosses slashes
+    :ivar kind: ``identity``, ``secret``, ``log``, ``cache``, ``backup``,
+        ``volatile`` or ``regenerated``
+    :ivar action: what is done with a file of it in the base
+    :ivar maker: what makes it again, and when
+    """
+
+    pattern: str
+    kind: str
+    action: str = REMOVE
+    maker: str = ""
+
+
+#: The first rule that matches decides. Directories are never touched.
+RULES = (
+    Rule("etc/machine-id", "identity", EMPTY, "systemd, at first boot"),
+    Rule("var/lib/dbus/machine-id", "identity", REMOVE, "dbus, a link to /etc/machine-id"),
+    Rule("etc/ssh/ssh_host_*_key*", "identity", REMOVE, "ssh-keygen -A, at first boot"),
+    Rule("var/lib/systemd/random-seed", "identity"),
+    Rule("var/lib/systemd/credential.secret", "identity"),
+    Rule("var/lib/urandom/random-seed", "identity"),
+    Rule("var/lib/mysql/auto.cnf", "identity", REMOVE, "mysqld, at its first start"),
+    Rule("etc/iscsi/initiatorname.iscsi", "identity"),
+    Rule("etc/nvme/host*", "identity"),
+    Rule("etc/ssl/certs/ssl-cert-snakeoil.pem", "identity", REMOVE,
+         "make-ssl-cert, at first boot"),
+    Rule("etc/ssl/private/ssl-cert-snakeoil.key", "identity", REMOVE,
+         "make-ssl-cert, at first boot"),
+    Rule("etc/udev/rules.d/70-persistent-*", "identity"),
+    Rule("var/lib/dhcp/*", "identity"),
+    Rule("var/lib/NetworkManager/*", "identity"),
+    Rule("var/lib/systemd/network/*", "identity"),
+    Rule("var/lib/cloud/*", "identity"),
+    Rule("root/.bash_history", "secret"),
+    Rule("home/*/.bash_history", "secret"),
+    Rule("etc/ld.so.cache", "regenerated", REMOVE, "ldconfig, at first boot"),
+    Rule("boot/initrd*", "regenerated", KEEP, "the base's own"),
+    Rule("boot/initramfs*", "regenerated", KEEP, "the base's own"),
+    Rule("etc/passwd-", "backup"),
+    Rule("etc/group-", "backup"),
+    Rule("etc/shadow-", "backup"),
+    Rule("etc/gshadow-", "backup"),
+    Rule("etc/subuid-", "backup"),
+    Rule("etc/subgid-", "backup"),
+    Rule("etc/.pwd.lock", "volatile", KEEP),
+    Rule("var/lib/dpkg/*-old", "backup"),
+    Rule("var/lib/dpkg/lock*", "volatile", KEEP),
+    Rule("var/lib/dpkg/triggers/Lock", "volatile", KEEP),
+    Rule("var/lib/apt/lists/*", "cache"),
+    Rule("var/cache/debconf/*-old", "backup"),
+    Rule("var/cache/debconf/*", "kept"),
+    Rule("var/cache/*", "cache"),
+    Rule("var/lib/systemd/catalog/database", "cache"),
+    Rule("var/lib/rpm/__db*", "cache"),
+    Rule("var/lib/rpm/.rpm.lock", "volatile", KEEP),
+    Rule("var/log/*", "log"),
+    Rule("tmp/*", "volatile"),
+    Rule("var/tmp/*", "volatile"),
+    Rule("run/*", "volatile"),
+    Rule("dev/*", "volatile", KEEP),
+    Rule("proc/*", "volatile", KEEP),
+    Rule("sys/*", "volatile", KEEP),
+    Rule("lost+found/*", "volatile", KEEP),
+)
+#: Kinds that are not rules about identity but exceptions from a wider one.
+_KEPT = "kept"
+
+
+class Identity:
+    """The rules, with an operator's own patterns added."""
+
+    def __init__(self, exclude: Sequence[str] = ()) -> None:
+        self.rules = (*(Rule(pattern, "excluded") for pattern in exclude), *RULES)
+
+    @functools.cached_property
+    def _matchers(self) -> tuple[tuple[Rule, re.Pattern[bytes]], ...]:
+        return tuple((rule, re.compile(fnmatch.translate(rule.pattern).encode(), re.DOTALL))
+                     for rule in self.rules)
+
+    @functools.cached_property
+    def _roots(self) -> frozenset[bytes]:
+        """First path pieces that any rule can match: most paths are decided
+        by this set alone."""
+        return frozenset(rule.pattern.partition("/")[0].encode() for rule in self.rules)
+
+    def rule(self, path: bytes) -> Rule | None:
+        """The rule for a path that is no directory; None: part of the image."""
+        if path.partition(b"/")[0] not in self._roots and not any(
+                b"*" in root for root in self._roots):
+            return None
+        for rule, matcher in self._matchers:
+            if matcher.match(path):
+                return None if rule.kind == _KEPT else rule
+        return None
+
+    def excludes(self, entry: FileEntry) -> bool:
+        """Whether no part and no comparison of trees looks at this entry."""
+        return not entry.is_dir and self.rule(entry.path) is not None
+
+    def digest_options(self) -> tuple[str, ...]:
+        """What of this goes into a recipe: the operator's own patterns."""
+        return tuple(rule.pattern for rule in self.rules if rule.kind == "excluded")

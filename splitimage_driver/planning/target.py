@@ -1,0 +1,388 @@
+"""The tree that a request describes: base and parts laid over each other.
+
+Laying is a pure function of sets: no order of parts goes in, so none can
+show. For each path the layers that speak about it are its *claims*; a claim
+made under a larger condition dominates those under a part of it; claims that
+remain and differ are merged, or are a conflict.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from splitimage_driver.merge import registry, rows, text
+from splitimage_driver.model import entry as entries
+from splitimage_driver.model import part as parts_
+from splitimage_driver.model.composite import Answer, Conflict
+from splitimage_driver.model.entry import DIRECTORY, SYMLINK, FileEntry
+from splitimage_driver.model.manifest import Manifest
+from splitimage_driver.model.part import PartManifest, Row
+from splitimage_driver.model.paths import Resolver
+from splitimage_driver.model.plan import Source, Target
+
+Read = Callable[[Source], bytes]
+
+
+class Laid(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the request.
+
+    :ivar blob: of its contents; "" where it has none
+    """
+
+    name: str
+    kind: str
+    blob: str
+    manifest: PartManifest
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """What one layer says about one path (or row): an entry, a row, or its
+    absence."""
+
+    part: str
+    condition: frozenset[str]
+    fileset: bool = False
+    entry: FileEntry | None = None
+    source: Source | None = None
+    row: Row | None = None
+
+
+def undominated(claims: Sequence[Claim]) -> list[Claim]:
+    """Those whose condition is not a proper part of another's."""
+    if len(claims) == 1:
+        return list(claims)
+    return [c for c in claims if not any(c.condition < other.condition for other in claims)]
+
+
+def lay(base: Manifest, parts: Iterable[Laid], *, shared: Mapping[bytes, bytes],
+        restore: Laid | None = None, answers: Sequence[Answer] = (),
+        read: Read | None = None) -> Target:
+    """Lay ``parts`` over ``base``.
+
+    :param shared: the base's contents of the files that are merged by rows
+    :param restore: the part with the base's versions of what parts change
+    :param answers: decisions about conflicts, the tenant's own included
+    :param read: content of a small file, needed only to merge text
+    """
+    laying = _Laying(base, sorted(parts, key=lambda p: (p.name, p.manifest.digest)),
+                     shared, restore, answers, read)
+    return laying.run()
+
+
+class _Laying:
+    def __init__(self, base: Manifest, parts: Sequence[Laid], shared: Mapping[bytes, bytes],
+                 restore: Laid | None, answers: Sequence[Answer], read: Read | None) -> None:
+        self.base, self.parts, self.shared = base, parts, shared
+        self.answers, self.read = answers, read
+        self.tree: dict[bytes, FileEntry] = dict(base.by_path)
+        self.sources: dict[bytes, Source] = {}
+        self.generated: dict[bytes, bytes] = {}
+        self.conflicts: list[Conflict] = []
+        self.originals: dict[bytes, Source] = {}
+        if restore is not None:
+            for layer, e in restore.manifest.entries():
+                if e.is_file:
+                    self.originals[e.path] = Source(restore.blob, parts_.member(layer, e))
+
+    def run(self) -> Target:
+        claims, row_claims = self._collect()
+        for path in sorted(claims):
+            if path not in row_claims:
+                self._settle(path, undominated(claims[path]))
+        for path in sorted(row_claims):
+            self._settle_rows(path, row_claims[path], claims.get(path, []))
+        self._drop_orphans(claims)
+        self._add_parents()
+        self._relink()
+        for path, source in self.originals.items():
+            if path not in self.sources and self.tree.get(path) is self.base.get(path):
+                self.sources[path] = source
+        for path, content in self.shared.items():
+            if path in self.tree and path not in self.sources:
+                self.generated.setdefault(path, content)
+        return Target(manifest=Manifest(self.tree.values()), sources=self.sources,
+                      generated=self.generated, conflicts=tuple(self.conflicts))
+
+    # -- claims ---------------------------------------------------------------
+
+    def _collect(self) -> tuple[dict[bytes, list[Claim]], dict[bytes, dict[bytes, list[Claim]]]]:
+        names = {p.name for p in self.parts}
+        place = Resolver(self.base)
+        claims: dict[bytes, list[Claim]] = {}
+        row_claims: dict[bytes, dict[bytes, list[Claim]]] = {}
+        for part in self.parts:
+            fileset = part.kind == parts_.FILESET
+            for layer in part.manifest.layers:
+                if not names.issuperset(layer.when):
+                    continue
+                condition = frozenset((*layer.when, part.name))
+                for e in layer.entries:
+                    # The composite's own parts were resolved at capture; a
+                    # file set meets this base's links only now.
+                    path = place(e.path) if fileset else e.path
+                    if fileset and e.is_dir:
+                        path = place.directory(e.path)
+                    placed = e if path == e.path else msgspec.structs.replace(
+                        e, path=path, link=place(e.link) if e.link else b"")
+                    source = (Source(part.blob, parts_.member(layer, e))
+                              if e.is_file and part.blob else None)
+                    claims.setdefault(path, []).append(Claim(
+                        part=part.name, condition=condition, fileset=fileset,
+                        entry=placed, source=source))
+                for path in layer.deleted:
+                    claims.setdefault(path, []).append(Claim(
+                        part=part.name, condition=condition, fileset=fileset))
+                for row in layer.rows:
+                    row_claims.setdefault(row.path, {}).setdefault(row.key, []).append(Claim(
+                        part=part.name, condition=condition, row=row))
+        return claims, row_claims
+
+    # -- one path ---------------------------------------------------------------
+
+    def _settle(self, path: bytes, claims: list[Claim]) -> None:
+        before = self.base.get(path)
+        # A file set brings directories only to have a place for its files:
+        # it never changes one that is there.
+        firm = [c for c in claims if not (c.fileset and c.entry is not None and c.entry.is_dir)]
+        if firm != claims:
+            if firm or (before is not None and before.is_dir):
+                claims = firm
+            if not claims:
+                return
+        claims = [c for c in claims if not _unchanged(c, before)] or claims[:1]
+        chosen = _agreed(claims)
+        if chosen is not None:
+            self._put(path, chosen.entry, chosen.source)
+            return
+        answer = self._answer(path, claims)
+        if answer is not None and self._apply(path, answer, claims):
+            return
+        reason = "they differ and no rule merges them"
+        if not any(c.fileset for c in claims):
+            merged = self._merge_text(path, claims)
+            if merged is not None:
+                return
+            if any(c.entry is None for c in claims):
+                reason = "one deletes what the other changes"
+        else:
+            reason = "a file set brings its own version of it"
+        self.conflicts.append(Conflict(path, tuple(sorted(c.part for c in claims)), reason))
+
+    def _put(self, path: bytes, entry: FileEntry | None, source: Source | None,
+             content: bytes | None = None) -> None:
+        self.sources.pop(path, None)
+        self.generated.pop(path, None)
+        if entry is None:
+            self.tree.pop(path, None)
+            return
+        self.tree[path] = entry
+        if content is not None:
+            self.generated[path] = content
+        elif source is not None:
+            self.sources[path] = source
+
+    def _answer(self, path: bytes, claims: list[Claim]) -> Answer | None:
+        names = {c.part for c in claims}
+        for answer in self.answers:
+            if answer.path == path and (not answer.parts or names <= set(answer.parts)):
+                return answer
+        return None
+
+    def _apply(self, path: bytes, answer: Answer, claims: list[Claim]) -> bool:
+        """Carry out a decision; False where it does not fit the claims."""
+        if answer.action == "keep":
+            there = [c for c in claims if not c.fileset]
+            if there and len(there) < len(claims):
+                agreed = _agreed(there)
+                if agreed is None:
+                    return False
+                self._put(path, agreed.entry, agreed.source)
+            else:
+                before = self.base.get(path)
+                self._put(path, before, self.originals.get(path))
+            return True
+        if answer.action == "replace":
+            mine = [c for c in claims if c.part == answer.part or (not answer.part and c.fileset)]
+            if len(mine) != 1:
+                return False
+            self._put(path, mine[0].entry, mine[0].source)
+            return True
+        if answer.action == "file":
+            model = next((c.entry for c in claims if c.entry is not None), None)
+            if model is None:
+                return False
+            self._put(path, model.with_content(answer.content), None, answer.content)
+            return True
+        if answer.action == "concatenate":
+            return self._concatenate(path, claims)
+        return answer.action == "three-way" and self._three_way(path, claims)
+
+    # -- text ---------------------------------------------------------------------
+
+    def _merge_text(self, path: bytes, claims: list[Claim]) -> bool | None:
+        if self.base.get(path) is None:
+            return self._concatenate(path, claims) or None
+        return self._three_way(path, claims) or None
+
+    def _texts(self, claims: Sequence[Claim]) -> list[tuple[str, bytes]] | None:
+        texts = []
+        for claim in claims:
+            e = claim.entry
+            if (e is None or not e.is_file or claim.source is None or self.read is None
+                    or e.size > text.LIMIT):
+                return None
+            content = self.read(claim.source)
+            if not text.is_text(content):
+                return None
+            texts.append((claim.part, content))
+        return texts
+
+    def _concatenate(self, path: bytes, claims: list[Claim]) -> bool:
+        model = _common_metadata(claims)
+        texts = self._texts(claims)
+        if model is None or texts is None:
+            return False
+        content = text.concatenate(texts)
+        self._put(path, model.with_content(content), None, content)
+        return True
+
+    def _three_way(self, path: bytes, claims: list[Claim]) -> bool:
+        model = _common_metadata(claims)
+        texts = self._texts(claims)
+        original = self.originals.get(path)
+        if model is None or texts is None or original is None or self.read is None:
+            return False
+        ancestor = self.read(original)
+        content: bytes | None = texts[0][1]
+        for _, other in texts[1:]:
+            content = text.three_way(ancestor, content, other)
+            if content is None:
+                return False
+        self._put(path, model.with_content(content), None, content)
+        return True
+
+    # -- rows -----------------------------------------------------------------------
+
+    def _settle_rows(self, path: bytes, keyed: Mapping[bytes, list[Claim]],
+                     claims: Sequence[Claim]) -> None:
+        merger = registry.merger_for(path)
+        if merger is None:
+            self.conflicts.append(Conflict(
+                path, tuple(sorted({c.part for cs in keyed.values() for c in cs})),
+                "no merger for its rows is installed"))
+            return
+        whole = undominated(claims) if claims else []
+        # Whoever replaces the file as a whole under every condition of its
+        # rows (a correction for all parts together) has the last word.
+        speaking = frozenset().union(*(c.condition for cs in keyed.values() for c in cs))
+        final = [c for c in whole if c.condition >= speaking and len(c.condition) > 1]
+        if len(final) == 1:
+            self._put(path, final[0].entry, final[0].source)
+            return
+        filesets = [c for c in whole if c.fileset]
+        if filesets:
+            mine = tuple(sorted({c.part for cs in keyed.values() for c in cs}))
+            answer = self._answer(path, [*filesets])
+            if answer is not None and answer.action == "replace":
+                self._put(path, filesets[0].entry, filesets[0].source)
+                return
+            if answer is None or answer.action != "keep":
+                self.conflicts.append(Conflict(
+                    path, tuple(sorted((*mine, *(c.part for c in filesets)))),
+                    "a file set replaces a file that parts change by rows"))
+                return
+            whole = [c for c in whole if not c.fileset]
+        by_part: dict[str, list[Row]] = {}
+        for row_claims in keyed.values():
+            for claim in undominated(row_claims):
+                if claim.row is not None:
+                    by_part.setdefault(claim.part, []).append(claim.row)
+        merged = rows.apply(merger, path, self.shared.get(path), by_part)
+        for key, names in merged.clashes:
+            shown = key.decode("utf-8", "backslashreplace")
+            self.conflicts.append(Conflict(path, tuple(sorted(names)),
+                                           f"they differ about its row {shown}"))
+        if merged.content is None:
+            self._put(path, None, None)
+            return
+        model = self.base.get(path) or next((c.entry for c in whole if c.entry is not None), None)
+        model = model or FileEntry(path=path, type=entries.FILE, mode=0o644)
+        if model.is_file:
+            self._put(path, model.with_content(merged.content), None, merged.content)
+        for link, target in merger.derived(path, merged.content).items():
+            there = self.tree.get(link)
+            if there is None or (there.type == SYMLINK and there.target != target):
+                self._put(link, FileEntry(path=link, type=SYMLINK, mode=0o777, target=target,
+                                          mtime=there.mtime if there else 0), None)
+
+    # -- the tree as a whole ----------------------------------------------------------
+
+    def _drop_orphans(self, claims: Mapping[bytes, Sequence[Claim]]) -> None:
+        """A deleted directory takes nothing of others with it: it stays as
+        long as something lies in it."""
+        occupied = set(itertools.chain.from_iterable(entries.parents(p) for p in self.tree))
+        for path in claims:
+            before = self.base.get(path)
+            if path not in self.tree and before is not None and before.is_dir and path in occupied:
+                self.tree[path] = before
+
+    def _add_parents(self) -> None:
+        for path in list(self.tree):
+            for above in entries.parents(path):
+                there = self.tree.get(above)
+                if there is None:
+                    self.tree[above] = FileEntry(path=above, type=DIRECTORY, mode=0o755)
+                elif not there.is_dir:
+                    self.conflicts.append(Conflict(
+                        path, (), f"{entries.text(above)} above it is not a directory"))
+                    self.tree.pop(path, None)
+                    break
+
+    def _relink(self) -> None:
+        """Hard-link groups by what is left of them: a name that a part
+        replaced is out, and the lowest remaining name leads."""
+        groups: dict[tuple[object, ...], list[FileEntry]] = {}
+        for e in self.tree.values():
+            if e.link:
+                groups.setdefault((e.link, e.sha256, e.mode, e.uid, e.gid, e.xattrs), []).append(e)
+        for members in groups.values():
+            leader = min(e.path for e in members) if len(members) > 1 else b""
+            newest = max(e.mtime for e in members)
+            source = next((self.sources[e.path] for e in members if e.path in self.sources), None)
+            for e in members:
+                if e.link != leader or e.mtime != newest:
+                    self.tree[e.path] = msgspec.structs.replace(e, link=leader, mtime=newest)
+                if source is not None and e.path not in self.generated:
+                    self.sources.setdefault(e.path, source)
+
+
+def _unchanged(claim: Claim, before: FileEntry | None) -> bool:
+    """The claim repeats what the base has."""
+    if claim.entry is None:
+        return before is None
+    return claim.entry.same(before)
+
+
+def _agreed(claims: Sequence[Claim]) -> Claim | None:
+    """The claim all agree with; times may differ, the newest is taken."""
+    first = claims[0]
+    if first.entry is None:
+        return first if all(c.entry is None for c in claims) else None
+    if not all(first.entry.same(c.entry) for c in claims):
+        return None
+    return max(claims, key=lambda c: (c.entry.mtime if c.entry else 0, c.part))
+
+
+def _common_metadata(claims: Sequence[Claim]) -> FileEntry | None:
+    """A model for the merged file: all agree but for content and time."""
+    found = [c.entry for c in claims if c.entry is not None]
+    if len(found) != len(claims) or not all(e.is_file for e in found):
+        return None
+    first = found[0]
+    if any((e.mode, e.uid, e.gid, e.xattrs) != (first.mode, first.uid, first.gid, first.xattrs)
+           for e in found):
+        return None
+    return msgspec.structs.replace(first, mtime=max(e.mtime for e in found), link=b"")

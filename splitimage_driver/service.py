@@ -1,0 +1,322 @@
+"""The use cases: the one place where the pieces meet."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+from oslo_log import log as logging
+
+from splitimage_driver import exceptions
+from splitimage_driver.archive.tree import BlobTree, Limits, TarTree, open_tree
+from splitimage_driver.archive import fileset
+from splitimage_driver.assembly import assembler, disks
+from splitimage_driver.assembly.guestfs import DiskSession
+from splitimage_driver.capture import clean, conflicts, inspect, pack
+from splitimage_driver.capture.gold import GoldState, Spool
+from splitimage_driver.capture.identity import Identity
+from splitimage_driver.capture.machine import Capture, Gold
+from splitimage_driver.model import part as parts_
+from splitimage_driver.model.candidate import BASE, COMPLETED, Candidate, Image
+from splitimage_driver.model.composite import Answer, Composite, recipe
+from splitimage_driver.model.part import Layer, Part, PartManifest, check_name
+from splitimage_driver.model.plan import Estimate, Plan, Request, Target, Work
+from splitimage_driver.planning import nearest, target, weights
+from splitimage_driver.progress import Operation
+from splitimage_driver.store.base import Store
+
+LOG = logging.getLogger(__name__)
+
+
+class Assembled(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk that is ready to boot.
+
+    :ivar image: the completed image; None where nothing was published
+    :ivar disk: sha256 of the disk in the store
+    :ivar facts: what was measured: seconds by step, bytes
+    """
+
+    image: Image | None
+    disk: str
+    facts: dict[str, float]
+
+
+class ImageService:
+    """:param conf: all option groups
+    :param emulate: whether hardware virtualisation does not work here
+    :param owner: the project that acts
+    """
+
+    def __init__(self, conf: Any, store: Store, *, emulate: bool, owner: str) -> None:
+        self.conf, self.store, self.emulate, self.owner = conf, store, emulate, owner
+        self.identity = Identity(conf.capture.exclude)
+
+    def session(self, disk: Path, disk_format: str, mounts: Any, **kwargs: Any) -> DiskSession:
+        return DiskSession(disk, disk_format, mounts, options=self.conf.assembly,
+                           emulate=self.emulate, **kwargs)
+
+    # -- capture --------------------------------------------------------------------
+
+    def inspect(self, disk: Path) -> inspect.Proposal:
+        """Name the operating system of a disk and propose how to split it.
+
+        :raises NoOperatingSystem: :raises BadDisk: :raises UnsafeDisk:
+        """
+        info = disks.inspect(disk)
+        with self.store.scratch() as scratch:
+            with self.session(disk, info.format, None, readonly=True) as session:
+                session.read_tree(scratch / "root.tar")
+            state = GoldState("disk", TarTree(scratch / "root.tar"))
+            return inspect.propose(state.packages, state.manifest, state.read)
+
+    def capture(self, name: str, gold: Gold, *, onto: str | None = None,
+                renumber: bool = False, public: bool = False) -> Composite:
+        """Turn a gold machine into a composite image."""
+        if onto is None and any(c.name == name for c in self.store.composites()):
+            raise exceptions.AlreadyExists(kind="composite", name=name,
+                                           where=self.store.location)
+        with self.store.lock(f"composite {onto or name}"):
+            composite = self.store.composite(onto) if onto else None
+            capture = Capture(self.store, self.session, exclude=self.conf.capture.exclude,
+                              owner=self.owner, public=public)
+            return capture.run(name, gold, onto=composite, renumber=renumber)
+
+    def create_part(self, name: str, source: Path, *, allow_setuid: bool = False) -> Part:
+        """Make a tenant's file set into a part.
+
+        :param source: a directory (its files become root's) or an archive
+        :raises UnsafePath: :raises UnsafeMode: :raises TooLarge: :raises BadArchive:
+        """
+        check_name("part", name)
+        options = self.conf.capture
+        limits = Limits(entries=options.max_fileset_entries, bytes=options.max_fileset_bytes)
+        tree = open_tree(source, owner=(0, 0))
+        manifest = tree.manifest(limits=limits)
+        fileset.check(str(source), manifest, allow_setuid=allow_setuid, limits=limits)
+        kept = [e for e in manifest if e.path]
+        part = PartManifest((Layer(entries=tuple(kept)),))
+        with self.store.scratch() as scratch:
+            spool = Spool(scratch / "contents")
+            for path, content in tree.contents({e.path for e in kept if e.is_file and e.size}):
+                with spool.path(manifest.by_path[path].sha256).open("wb") as out:
+                    while piece := content.read(1 << 20):
+                        out.write(piece)
+            return pack.store_part(self.store, name, parts_.FILESET, part, spool, scratch,
+                                   owner=self.owner)
+
+    # -- planning -------------------------------------------------------------------
+
+    def plan(self, request: Request, *, explain: bool = False, cost: str | None = None) -> Plan:
+        """Find the stored image that is cheapest to complete.
+
+        :param explain: look at every candidate even if one matches exactly
+        :raises OpenConflict: something is not decided
+        :raises NothingToCompose: no candidate can be completed
+        """
+        composite = self.store.composite(request.composite)
+        if composite.owner != self.owner and not composite.public:
+            raise exceptions.NotFound(kind="composite", name=request.composite,
+                                      where=self.store.location)
+        names = composite.closure(request.parts)
+        filesets = [self._fileset(name) for name in request.filesets]
+        answers = [a for a in composite.answers if not a.parts or set(a.parts) & set(names)]
+        answers += list(request.answers)
+        wanted = recipe(composite.base.disk,
+                        [composite.parts[n].id for n in names] + [f.id for f in filesets],
+                        answers, self.identity.digest_options())
+        equation, rates, prepare = weights.chosen(self.conf.planning, self.emulate, cost)
+        common = {"request": request, "composite": composite.id, "parts": names,
+                  "recipe": wanted, "equation": cost or self.conf.planning.cost}
+        exact = self.store.find_recipe(wanted, owner=self.owner)
+        if exact is not None and not explain:
+            best = self._exact(_candidate(exact))
+            return Plan(**common, estimate=best, considered=(best,), target=None, work=None)
+        goal = self._target(composite, names, filesets, answers)
+        estimates: list[tuple[Estimate, Work | None]] = []
+        for candidate in self._candidates(composite):
+            if exact is not None and candidate.id == exact.id:
+                estimates.append((self._exact(candidate), None))
+                continue
+            estimates.append(nearest.estimate(
+                candidate, self.store.manifest(candidate.manifest), goal, cost=equation,
+                rates=rates, prepare=prepare, fetched=self._fetched))
+        ranked = nearest.rank(e for e, _ in estimates)
+        best = ranked[0]
+        if best.refused:
+            raise exceptions.NothingToCompose(reason=best.refused)
+        work = next(w for e, w in estimates if e is best)
+        if best.match == "exact":
+            work = None
+        return Plan(**common, estimate=best, considered=tuple(ranked), target=goal, work=work)
+
+    def _fileset(self, name: str) -> Part:
+        part = self.store.part(name, owner=self.owner)
+        if part.kind != parts_.FILESET:
+            raise exceptions.InvalidInput(what=f"part {name}",
+                                          reason=f"it is no file set but a {part.kind} part")
+        return part
+
+    def _target(self, composite: Composite, names: Sequence[str], filesets: Sequence[Part],
+                answers: Sequence[Answer]) -> Target:
+        laid = [conflicts.laid(composite, name, self.store) for name in names]
+        laid += [target.Laid(name=f.name, kind=f.kind, blob=f.blob,
+                             manifest=self.store.part_manifest(f.id)) for f in filesets]
+        goal = target.lay(self.store.manifest(composite.base.manifest), laid,
+                          shared=composite.shared,
+                          restore=conflicts.restore_of(composite, self.store),
+                          answers=answers, read=conflicts.reader(self.store))
+        if goal.conflicts:
+            first = goal.conflicts[0]
+            raise exceptions.OpenConflict(parts=" and ".join(first.parts) or "of the request",
+                                          path="/" + first.path.decode(errors="replace"),
+                                          reason=first.reason)
+        return goal
+
+    def _candidates(self, composite: Composite) -> Iterator[Candidate]:
+        """The base and the completed images that this project may build on:
+        its own, and public ones of the composite's owner."""
+        base = composite.base
+        yield Candidate(id=composite.id, name=composite.name, kind=BASE, disk=base.disk,
+                        disk_size=base.disk_size, virtual_size=base.virtual_size,
+                        manifest=base.manifest, mounts=base.mounts, recipe="",
+                        fetch_bytes=self._fetched(base.disk, base.disk_size))
+        for image in self.store.images(composite=composite.id):
+            if image.owner == self.owner or (image.public and image.owner == composite.owner):
+                yield msgspec.structs.replace(
+                    _candidate(image), fetch_bytes=self._fetched(image.disk, image.disk_size))
+
+    def _fetched(self, digest: str, size: int | None = None) -> int:
+        if self.store.is_local(digest):
+            return 0
+        return self.store.path(digest).stat().st_size if size is None else size
+
+    @staticmethod
+    def _exact(candidate: Candidate) -> Estimate:
+        return Estimate(candidate=candidate, match="exact", cost=0.0, terms=(), missing=0,
+                        missing_bytes=0, excess=0, inject_bytes=0,
+                        fetch_bytes=candidate.fetch_bytes)
+
+    # -- assembly -------------------------------------------------------------------
+
+    def assemble(self, request: Request, *, publish: bool = True, explain: bool = False,
+                 ) -> tuple[Plan, Assembled]:
+        """Plan and carry out; the same request in two processes is assembled
+        once."""
+        plan = self.plan(request, explain=explain)
+        if plan.exact:
+            return plan, self._match(plan)
+        with self.store.lock(f"recipe {self.owner} {plan.recipe}"):
+            # Another process may have published it while this one waited.
+            plan = self.plan(request, explain=explain)
+            if plan.exact:
+                return plan, self._match(plan)
+            began = time.monotonic()
+            with self.store.turn(_title(plan)):
+                waited = time.monotonic() - began
+                # So may an image that is nearer than the one planned with.
+                plan = self.plan(request, explain=explain)
+                if plan.exact:
+                    return plan, self._match(plan)
+                done = self._carry_out(plan, publish=publish)
+            done.facts["queue_seconds"] = waited
+            self.store.record("assembly", {**plan.summary(), "measured": done.facts})
+            return plan, done
+
+    def _match(self, plan: Plan) -> Assembled:
+        image = self.store.image(plan.estimate.candidate.id)
+        self.store.touch_image(image.id)
+        return Assembled(image=image, disk=image.disk, facts={"assembly_seconds": 0.0})
+
+    def _carry_out(self, plan: Plan, *, publish: bool) -> Assembled:
+        assert plan.work is not None and plan.target is not None  # noqa: S101 (not exact)
+        candidate, began = plan.estimate.candidate, time.monotonic()
+        with self.store.scratch() as scratch:
+            disk = scratch / "disk.qcow2"
+            with Operation("copy", subject=candidate.name):
+                disks.copy(self.store.path(candidate.disk), disk, expected=candidate.disk)
+            copied = time.monotonic()
+            with self.session(disk, "qcow2", candidate.mounts, shown=candidate.name) as session:
+                launched = time.monotonic()
+                assembler.validate(session, plan.work)
+                facts = assembler.assemble(session, plan.work, self._read)
+            with Operation("publish", subject=_title(plan)):
+                finished = time.monotonic()
+                digest = self.store.adopt(disk)
+                image = None
+                if publish:
+                    image = self._publish(plan, digest)
+            now = time.monotonic()
+        facts.update(copy_seconds=copied - began, launch_seconds=launched - copied,
+                     publish_seconds=now - finished, assembly_seconds=now - began,
+                     predicted_seconds=plan.estimate.cost,
+                     fetched_bytes=float(plan.estimate.fetch_bytes))
+        return Assembled(image=image, disk=digest, facts=facts)
+
+    def _read(self, blob: str, members: frozenset[bytes]) -> Iterable[tuple[bytes, BinaryIO]]:
+        return BlobTree(self.store.path(blob)).contents(members)
+
+    def _publish(self, plan: Plan, digest: str, **changes: Any) -> Image:
+        assert plan.target is not None  # noqa: S101 (it was assembled)
+        composite = self.store.composite(plan.composite)
+        now = time.time()
+        filesets = tuple(self._fileset(name).id for name in plan.request.filesets)
+        image = Image(
+            id=str(uuid.uuid4()), name=_title(plan), composite=composite.id, parts=plan.parts,
+            filesets=filesets, recipe=plan.recipe, disk=digest,
+            disk_size=disks.allocated(self.store.path(digest)),
+            virtual_size=plan.estimate.candidate.virtual_size,
+            manifest=self.store.put_manifest(plan.target.manifest),
+            mounts=plan.estimate.candidate.mounts, owner=self.owner, created=now, last_used=now)
+        return self.store.add_image(msgspec.structs.replace(image, **changes))
+
+    def publish_booted(self, plan_request: Request, snapshot: Path) -> tuple[Image, list[str]]:
+        """Publish a snapshot of a machine that had run: identity is cleaned,
+        what the plan does not know is kept and told.
+
+        :param snapshot: a standalone qcow2 in a scratch directory; taken over
+        :returns: the image, and the paths that nobody vouches for
+        """
+        plan = self.plan(plan_request, explain=True)
+        assert plan.target is not None  # noqa: S101 (explain makes it)
+        candidate = plan.estimate.candidate
+        with self.session(snapshot, "qcow2", candidate.mounts) as session:
+            tar = snapshot.with_name("booted.tar")
+            session.read_tree(tar)
+            state = GoldState("booted", TarTree(tar))
+            cleaned = clean.clean(state.manifest, self.identity, generated={})
+            work = Work(state.manifest, cleaned.manifest, {}, cleaned.generated)
+            assembler.validate(session, work)
+            assembler.assemble(session, work, self._read)
+        known = plan.target.manifest
+        unknown = ["/" + e.path.decode(errors="replace") for e in cleaned.manifest
+                   if not e.is_dir and not e.same(known.get(e.path))]
+        booted = msgspec.structs.replace(plan, target=msgspec.structs.replace(
+            plan.target, manifest=cleaned.manifest))
+        digest = self.store.adopt(snapshot)
+        image = self._publish(booted, digest, booted=True, name=_title(plan) + "+booted",
+                              recipe=recipe(plan.recipe, [cleaned.manifest.digest],
+                                            options=["booted"]))
+        return image, unknown
+
+    @contextlib.contextmanager
+    def disk_for(self, assembled: Assembled) -> Iterator[Path]:
+        """The assembled disk, kept from deletion for the block."""
+        with self.store.hold([assembled.disk]):
+            yield self.store.path(assembled.disk)
+
+
+def _candidate(image: Image) -> Candidate:
+    return Candidate(id=image.id, name=image.name, kind=COMPLETED, disk=image.disk,
+                     disk_size=image.disk_size, virtual_size=image.virtual_size,
+                     manifest=image.manifest, mounts=image.mounts, recipe=image.recipe)
+
+
+def _title(plan: Plan) -> str:
+    """COMPOSITE+PARTS, as the user asked."""
+    return "+".join((plan.request.composite, *sorted(plan.request.parts),
+                     *sorted(f[:12] for f in plan.request.filesets)))
