@@ -1,0 +1,217 @@
+"""The contract of a launcher: what runs the servers."""
+
+from __future__ import annotations
+
+import abc
+import http.client
+import re
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from oslo_log import log as logging
+
+from splitimage_driver import exceptions
+from splitimage_driver.model import server as states
+from splitimage_driver.model.server import Server
+
+LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+#: Guest ports that count as answering only when HTTP is spoken.
+HTTP_PORTS = frozenset({80, 8000, 8008, 8080, 8888})
+HOST = "127.0.0.1"
+_BODY = 1 << 20
+_PAUSE = 0.25
+_TAIL = 8192
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+
+
+class Launcher(abc.ABC):
+    """Runs servers. Found by stevedore in ``splitimage.launchers``.
+
+    Methods that change a server return its new record and have saved it in
+    the store.
+    """
+
+    @abc.abstractmethod
+    def start(self, server: Server, *, backing: Path, backing_format: str,
+              memory: int | None = None, cpus: int | None = None, ports: Sequence[int] = (),
+              firmware: str = "bios", disks: Sequence[Path] = ()) -> Server:
+        """Start a server; started again it keeps what it wrote.
+
+        :param backing: the disk it runs on; nothing is written to it
+        :param memory: MiB; None: the configured size
+        :param ports: the guest's TCP ports to reach from this host
+        :param firmware: ``bios`` or ``uefi``
+        :param disks: further disks, raw, read-only
+        :raises InvalidInput: it runs already, or is larger than allowed
+        :raises LaunchFailed: with the hypervisor's own words
+        """
+
+    @abc.abstractmethod
+    def alive(self, server: Server) -> bool: ...
+
+    @abc.abstractmethod
+    def refresh(self, server: Server) -> Server:
+        """The record as it should be: ``stale`` where the server has ended
+        without being told to, ``running`` where its starter did not live to
+        note that."""
+
+    @abc.abstractmethod
+    def stop(self, server: Server, *, timeout: float | None = None) -> Server:
+        """Shut it down; cut its power after ``timeout`` seconds (None: the
+        configured time)."""
+
+    @abc.abstractmethod
+    def delete(self, server: Server) -> None:
+        """Remove it with its disk, its console and its record; cuts its
+        power where it runs."""
+
+    @abc.abstractmethod
+    def console(self, server: Server) -> Path:
+        """The file with all it wrote on its serial console."""
+
+    @abc.abstractmethod
+    def snapshot(self, server: Server, destination: Path) -> None:
+        """Write its disk, as at one moment while it runs on, to a new qcow2
+        file without backing.
+
+        :raises InvalidInput: it does not run
+        :raises ToolFailed: the hypervisor gave up; nothing is left behind
+        """
+
+    @abc.abstractmethod
+    def _connected(self, server: Server, guest_port: int) -> bool:
+        """Whether the guest itself has accepted a connection to that port.
+        A forwarder accepts in its place, long before the guest runs."""
+
+    # -- waiting ------------------------------------------------------------------
+
+    def wait(self, server: Server, guest_port: int, *, timeout: float,
+             path: str = "/") -> float:
+        """Wait until a port answers: one of :data:`HTTP_PORTS` by an HTTP
+        status (any) for ``path``, another by sending something, or by keeping
+        the connection.
+
+        :returns: seconds
+        :raises LaunchFailed: the server ended, or the time is over; with the
+            last lines of its console
+        """
+        def attempt(port: int) -> bool | None:
+            if guest_port in HTTP_PORTS:
+                return self._get(server, guest_port, port, path) is not None or None
+            return self._accepts(server, guest_port, port) or None
+
+        return self._poll(server, guest_port, timeout, attempt)[0]
+
+    def wait_http(self, server: Server, guest_port: int, path: str = "/", *,
+                  timeout: float) -> tuple[float, int, bytes]:
+        """Wait for the first HTTP status 200.
+
+        :returns: seconds, status, body (of at most 1 MiB)
+        :raises LaunchFailed: as :meth:`wait`
+        """
+        def attempt(port: int) -> tuple[int, bytes] | None:
+            answer = self._get(server, guest_port, port, path)
+            return answer if answer is not None and answer[0] == 200 else None
+
+        seconds, (status, body) = self._poll(server, guest_port, timeout, attempt)
+        return seconds, status, body
+
+    def _poll(self, server: Server, guest_port: int, timeout: float,
+              attempt: Callable[[int], _T | None]) -> tuple[float, _T]:
+        port = server.ports.get(guest_port)
+        if port is None:
+            raise exceptions.InvalidInput(what=f"port {guest_port} of server {server.name}",
+                                          reason="it is not forwarded to this host")
+        began = time.monotonic()
+        while True:
+            result = attempt(port)
+            seconds = time.monotonic() - began
+            if result is not None:
+                LOG.info("server %s answers on port %d after %.1f s",
+                         server.id, guest_port, seconds)
+                return seconds, result
+            if not self.alive(server):
+                raise self._failed(server, "it ended before it answered")
+            if seconds >= timeout:
+                raise self._failed(
+                    server, f"port {guest_port} did not answer within {timeout:g} s")
+            time.sleep(min(_PAUSE, timeout))
+
+    def _get(self, server: Server, guest_port: int, port: int,
+             path: str) -> tuple[int, bytes] | None:
+        """One HTTP request: status and body, None where no answer came."""
+        connection = http.client.HTTPConnection(HOST, port, timeout=30)
+        try:
+            connection.request("GET", path, headers={"Connection": "close"})
+            if not self._readable(connection.sock, server, guest_port):
+                return None
+            response = connection.getresponse()
+            return response.status, response.read(_BODY)
+        except (OSError, http.client.HTTPException) as error:
+            LOG.debug("server %s, port %d: %r", server.id, guest_port, error)
+            return None
+        finally:
+            connection.close()
+
+    def _accepts(self, server: Server, guest_port: int, port: int) -> bool:
+        try:
+            with socket.create_connection((HOST, port), timeout=5) as connection:
+                if self._readable(connection, server, guest_port, patience=1):
+                    return bool(connection.recv(1))
+                return self._connected(server, guest_port)
+        except OSError:
+            return False
+
+    def _readable(self, connection: socket.socket, server: Server, guest_port: int,
+                  patience: int = 30) -> bool:
+        """Whether bytes, or the end, come. Given up after a second where the
+        guest has not accepted: a new connection is quicker than the
+        forwarder's growing pauses. A slow program in the guest gets
+        ``patience`` seconds."""
+        for _ in range(patience):
+            if select.select([connection], [], [], 1.0)[0]:
+                return True
+            if not self._connected(server, guest_port):
+                return False
+        return False
+
+    def _failed(self, server: Server, reason: str) -> exceptions.LaunchFailed:
+        lines = self.last_lines(server)
+        if lines:
+            reason += "; its console ends: " + " | ".join(lines)
+        return exceptions.LaunchFailed(server=server.name, reason=reason)
+
+    def last_lines(self, server: Server, count: int = 4) -> list[str]:
+        """The end of its console, without what could play with a terminal."""
+        try:
+            with self.console(server).open("rb") as log:
+                log.seek(max(0, log.seek(0, 2) - _TAIL))
+                end = log.read(_TAIL)
+        except OSError:
+            return []
+        return printable(end)[-count:]
+
+
+def printable(console: bytes) -> list[str]:
+    """The lines of a console that are not empty, without control sequences."""
+    text = _ESCAPES.sub("", console.decode("utf-8", "replace"))
+    lines = ("".join(c for c in line if c.isprintable()).strip()
+             for line in re.split(r"[\r\n]+", text))
+    return [line[:200] for line in lines if line]
+
+
+def changed(server: Server, **fields: object) -> Server:
+    """The record with other values in some fields."""
+    return msgspec.structs.replace(server, **fields)
+
+
+def stopped(server: Server, state: str = states.STOPPED) -> Server:
+    """The record of a server that does not run."""
+    return changed(server, pid=0, started=0, state=state)
