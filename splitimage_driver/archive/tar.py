@@ -87,7 +87,9 @@ class _StreamTree(Tree):
         return cast("_Header | None", header)
 
     def _member(self, archive: tarfile.TarFile, header: _Header) -> Member:
-        path = clean_member(self.source, _bytes(header.name))
+        # tarfile lets a long sparse file's stand-in name win over its own
+        name = header.pax_headers.get("GNU.sparse.name", header.name)
+        path = clean_member(self.source, _bytes(name))
         if header.type == tarfile.LNKTYPE:
             return Member(FileEntry(path, entries.FILE, 0),
                           hardlink=clean_member(self.source, _bytes(header.linkname)))
@@ -98,7 +100,7 @@ class _StreamTree(Tree):
         if not (0 <= header.uid <= _MAX_ID and 0 <= header.gid <= _MAX_ID):
             raise self._bad(f"the owner of {shown} is out of range")
         try:
-            size, segments = _extent(header, kind)
+            size, segments = _extent(archive, header) if kind == entries.FILE else (0, ())
             entry = FileEntry(
                 path=path, type=kind,
                 mode=0o777 if kind == entries.SYMLINK else header.mode & 0o7777,
@@ -245,34 +247,37 @@ def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _extent(header: _Header, kind: str) -> tuple[int, sparse.Segments]:
-    """Size and map; also puts a map that ``tarfile`` reads without looping
-    into the header."""
-    if kind != entries.FILE:
-        return 0, ()
+def _extent(archive: tarfile.TarFile, header: _Header) -> tuple[int, sparse.Segments]:
+    """Size and map of a file; repairs what tarfile believes of sparse ones."""
+    raw = cast("list[tuple[int, int]] | None", header.sparse)
+    if raw is not None:
+        # With more than 8 GiB of data a record for the size in the archive
+        # comes on top, which tarfile confuses with the size of the file.
+        for keyword in ("GNU.sparse.realsize", "GNU.sparse.size"):
+            if keyword in header.pax_headers:
+                header.size = int(header.pax_headers[keyword])
     if not 0 <= header.size < 2**63:
         raise ValueError("its size is out of range")
-    raw = cast("list[tuple[int, int]] | None", header.sparse)
     if raw is None:
         return header.size, ()
     segments = sparse.normal(raw, header.size)
-    raw[:] = [segment for segment in raw if segment[1]]
+    raw[:] = [segment for segment in raw if segment[1]]  # it loops over empty ones
+    stored = sum(length for _, length in raw)
+    archive.offset = header.offset_data + stored + -stored % tarfile.BLOCKSIZE
     return header.size, segments
 
 
 def _mtime(header: _Header) -> int:
-    exact = header.pax_headers.get("mtime")
-    if exact is None:
-        if not -2**33 <= header.mtime < 2**33:
-            raise ValueError("its time is out of range")
-        return int(header.mtime) * 10**9
+    """Nanoseconds; the pax record has the fraction that tarfile rounds."""
+    exact = header.pax_headers.get("mtime", str(int(header.mtime)))
     match = _TIME.match(exact)
     if match is None:
         raise ValueError(f"its time {exact[:40]!r} is not a number of seconds")
     sign, seconds, fraction = match.groups()
-    if int(seconds) >= 2**33:  # 64 bits of nanoseconds end in the year 2262
+    time = int(seconds) * 10**9 + int((fraction or "")[:9].ljust(9, "0"))
+    if time >= 2**63:  # what 64 bits hold ends in the year 2262
         raise ValueError("its time is out of range")
-    return int(sign + "1") * (int(seconds) * 10**9 + int((fraction or "")[:9].ljust(9, "0")))
+    return -time if sign else time
 
 
 def _xattrs(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:

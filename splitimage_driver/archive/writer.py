@@ -96,8 +96,8 @@ class TarWriter:
         path, target = entry.path or b"./", entry.target
         if hardlink_to is not None:
             header.type, target = tarfile.LNKTYPE, hardlink_to
-        header.name = _name("path", path, records)
-        header.linkname = _name("linkpath", target, records)
+        header.name = _name("path", path, 99, records)  # tarfile adds a slash
+        header.linkname = _name("linkpath", target, 100, records)
         header.mode = entry.mode
         header.uid = _number("uid", entry.uid, _MAX_ID, records)
         header.gid = _number("gid", entry.gid, _MAX_ID, records)
@@ -160,12 +160,14 @@ def _map(segments: sparse.Segments) -> bytes:
     return data + bytes(-len(data) % _BLOCK)
 
 
-def _name(keyword: str, name: bytes, records: dict[str, bytes]) -> str:
-    """What fits of a name in the plain header; if that is not all, or not
-    ASCII, the name is a record too."""
-    if len(name) > 99 or not name.isascii():
+def _name(keyword: str, name: bytes, limit: int, records: dict[str, bytes]) -> str:
+    """What fits of a name in the plain header; if that is not all, the name
+    is a record too. Bytes go as they are: a record made only for the sake of
+    UTF-8 would help nobody, and mksquashfs cuts the leading slash off the
+    target of a symbolic link that comes as one."""
+    if len(name) > limit:
         records[keyword] = name
-    return name[:99].decode("ascii", "replace").replace("\ufffd", "_")
+    return name[:limit].decode("utf-8", "surrogateescape")
 
 
 def _number(keyword: str, value: int, limit: int, records: dict[str, bytes]) -> int:
@@ -201,7 +203,7 @@ def _blocks(header: tarfile.TarInfo, records: dict[str, bytes]) -> bytes:
     if size > _MAX_NUMBER:
         records["size"] = b"%d" % size
         header.size = 0
-    plain = header.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+    plain = header.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape")
     header.size = size
     if not records:
         return plain
