@@ -27,7 +27,8 @@ GUARDED = {
     "glance": ("splitimage_driver/glance/",),
     "glance_store": ("splitimage_driver/glance/",),
     "subprocess": ("splitimage_driver/process.py",),
-    "sqlite3": ("splitimage_driver/store/",),
+    # A store is one; so is the package database of an rpm system.
+    "sqlite3": ("splitimage_driver/store/", "splitimage_driver/capture/packagedb/rpm.py"),
 }
 #: What pure code has no business with.
 IMPURE = {"fcntl", "guestfs", "http", "io", "multiprocessing", "os", "pathlib", "shutil",
