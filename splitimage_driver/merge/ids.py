@@ -166,13 +166,14 @@ def _disagree(claims: Iterable[tuple[object, str, frozenset[str]]]) -> bool:
     for thing, origin, parts in claims:
         origins.setdefault(thing, set()).add(origin)
         freed[thing] = parts
-    # what comes from the same places needs one comparison, however many
-    kinds = {(frozenset(origins[thing]), freed[thing]) for thing in origins}
+    # What comes from the same places needs one comparison, however many there
+    # are. Sorted, so that the base, if it is one of two, is in the first.
+    kinds = sorted({(frozenset(origins[thing]), freed[thing]) for thing in origins},
+                   key=lambda kind: (sorted(kind[0]), sorted(kind[1])))
     return any(
         not (ones & twos) and any(
-            not (one == BASE and two in one_freed) and not (two == BASE and one in two_freed)
-            for one in ones for two in twos)
-        for (ones, one_freed), (twos, two_freed) in itertools.combinations(kinds, 2))
+            one != BASE or two not in one_freed for one in ones for two in twos)
+        for (ones, one_freed), (twos, _) in itertools.combinations(kinds, 2))
 
 
 def _number(piece: bytes) -> int | None:
