@@ -144,8 +144,8 @@ def _mmdebstrap(work: Path, steps: Sequence[Step], base_packages: Sequence[str],
         left_out = shlex.join(f"--exclude={pattern}" for pattern in _LEFT_OUT)
         # Status 1 is "a file changed as we read it": a directory, never content.
         return ("--customize-hook=tar --numeric-owner --xattrs --xattrs-include='*' --acls "
-                f"""--one-file-system -C "$1" {left_out} -cf {shlex.quote(str(work))}/{name}.tar . """
-                "|| [ $? = 1 ]")
+                f'--one-file-system -C "$1" {left_out} '
+                f"-cf {shlex.quote(str(work / name))}.tar . || [ $? = 1 ]")
 
     # Hooks run outside the new root: without Chroot-Directory, apt would
     # install into this host.

@@ -78,7 +78,8 @@ class Selection:
     def pytest_collection_modifyitems(self, config: pytest.Config,
                                       items: list[pytest.Item]) -> None:
         before, self.memory.tests = self.memory.tests, {}
-        chosen, left = [], []
+        chosen: list[pytest.Item] = []
+        left: list[pytest.Item] = []
         for item in items:
             lines = sorted({mark.kwargs.get("line", mark.args[-1])
                             for mark in item.iter_markers("must_show")

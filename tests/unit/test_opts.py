@@ -44,6 +44,6 @@ def test_defaults_are_valid_and_take_no_file() -> None:
 def test_related_options_exist() -> None:
     known = {f"[{group}] {option.name}" for group, option in OPTIONS}
     for group, option in OPTIONS:
-        _, _, related = option.help.partition("Related options:")
+        _, _, related = (option.help or "").partition("Related options:")
         named = set(re.findall(r"``(\[\w+\] \w+)``", related))
         assert named <= known, f"[{group}] {option.name}"
