@@ -13,8 +13,8 @@ import msgspec
 from oslo_log import log as logging
 
 from splitimage_driver import exceptions
-from splitimage_driver.archive.tree import BlobTree, Limits, TarTree, open_tree
 from splitimage_driver.archive import fileset
+from splitimage_driver.archive.tree import BlobTree, Limits, TarTree, open_tree
 from splitimage_driver.assembly import assembler, disks
 from splitimage_driver.assembly.guestfs import DiskSession
 from splitimage_driver.capture import clean, conflicts, inspect, pack
@@ -130,7 +130,7 @@ class ImageService:
                         [composite.parts[n].id for n in names] + [f.id for f in filesets],
                         answers, self.identity.digest_options())
         equation, rates, prepare = weights.chosen(self.conf.planning, self.emulate, cost)
-        common = {"request": request, "composite": composite.id, "parts": names,
+        common: dict[str, Any] = {"request": request, "composite": composite.id, "parts": names,
                   "recipe": wanted, "equation": cost or self.conf.planning.cost}
         exact = self.store.find_recipe(wanted, owner=self.owner)
         if exact is not None and not explain:

@@ -29,7 +29,7 @@ def check(source: str, manifest: Manifest, *, allow_setuid: bool = False,
     :raises TooLarge: over ``limits``
     """
     if limits is not None:
-        limits.check(source, len(manifest), manifest.bytes)
+        limits.check(source, len(manifest), manifest.content_bytes)
     refuse_escapes(source, manifest)
     for entry in manifest:
         if entry.path.partition(b"/")[0] == _RESERVED:

@@ -153,7 +153,7 @@ class Attribution:
 
     @functools.cached_property
     def _units(self) -> Mapping[bytes, Group]:
-        found = {}
+        found: dict[bytes, Group] = {}
         for path in self.tree.by_path:
             if b"/systemd/system/" in path and not path.startswith(b"etc/"):
                 owners = self.owners(path)

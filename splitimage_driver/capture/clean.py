@@ -9,12 +9,8 @@ import msgspec
 
 from splitimage_driver import guest
 from splitimage_driver.capture.identity import EMPTY, REMOVE, Identity
-from splitimage_driver.merge import registry
 from splitimage_driver.model.entry import FILE, FileEntry
 from splitimage_driver.model.manifest import Manifest
-
-#: Bytes of shared files a composite may carry.
-SHARED_LIMIT = 64 << 20
 
 
 class Cleaned(msgspec.Struct, frozen=True):
@@ -53,9 +49,3 @@ def clean(tree: Manifest, identity: Identity, *, generated: Mapping[bytes, bytes
                                       mtime=newest).with_content(b"")
     return Cleaned(Manifest(found.values()), contents,
                    frozenset(e.path for e in extra.entries))
-
-
-def shared_paths(tree: Manifest) -> list[bytes]:
-    """The files of a base that are merged by rows."""
-    return [e.path for e in tree if e.is_file and e.size <= SHARED_LIMIT
-            and registry.merger_for(e.path) is not None]

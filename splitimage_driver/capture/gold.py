@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from oslo_log import log as logging
+
+from splitimage_driver import exceptions
 from splitimage_driver.archive.tree import Tree
 from splitimage_driver.capture.packagedb import base as packagedb
+from splitimage_driver.merge import registry
+from splitimage_driver.model.entry import text
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.paths import Resolver
+
+LOG = logging.getLogger(__name__)
+
+#: Bytes of a shared file that a composite may carry.
+SHARED_LIMIT = 64 << 20
 
 
 class GoldState:
@@ -41,6 +52,23 @@ class GoldState:
             self._packages = packagedb.read(self.manifest, self.read)
             self._looked = True
         return self._packages
+
+    @functools.cached_property
+    def shared(self) -> dict[bytes, bytes]:
+        """Contents of all files that are merged by rows, read in one pass;
+        one that is not what its name promises is a file like any other."""
+        found = {}
+        for path, content in self.read([
+                e.path for e in self.manifest if e.is_file and e.size <= SHARED_LIMIT
+                and registry.merger_for(e.path) is not None]).items():
+            merger = registry.merger_for(path)
+            try:
+                if merger is not None:
+                    merger.parse(content)
+                    found[path] = content
+            except exceptions.InvalidInput as error:
+                LOG.warning("%s of %s is not merged by rows: %s", text(path), self.name, error)
+        return found
 
     def read(self, paths: Iterable[bytes]) -> dict[bytes, bytes]:
         return self.tree.read(paths)

@@ -10,19 +10,22 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import msgspec
 
 from splitimage_driver.model.entry import FileEntry
 
 REMOVE, EMPTY, KEEP = "remove", "empty", "keep"
+#: The kind of what belongs to the disk, not to the tree on it: boot loader,
+#: file systems. A root tar of a later step need not have it.
+DISK = "disk"
 
 
 class Rule(msgspec.Struct, frozen=True):
     """:ivar pattern: shell pattern over the whole path; ``*`` crosses slashes
     :ivar kind: ``identity``, ``secret``, ``log``, ``cache``, ``backup``,
-        ``volatile`` or ``regenerated``
+        ``volatile``, ``regenerated`` or ``disk``
     :ivar action: what is done with a file of it in the base
     :ivar maker: what makes it again, and when
     """
@@ -33,7 +36,8 @@ class Rule(msgspec.Struct, frozen=True):
     maker: str = ""
 
 
-#: The first rule that matches decides. Directories are never touched.
+#: The first rule that matches decides. Directories are part of the image
+#: whatever it says, but for those of the disk's own.
 RULES = (
     Rule("etc/machine-id", "identity", EMPTY, "systemd, at first boot"),
     Rule("var/lib/dbus/machine-id", "identity", REMOVE, "dbus, a link to /etc/machine-id"),
@@ -82,10 +86,27 @@ RULES = (
     Rule("dev/*", "volatile", KEEP),
     Rule("proc/*", "volatile", KEEP),
     Rule("sys/*", "volatile", KEEP),
-    Rule("lost+found/*", "volatile", KEEP),
+    Rule("lost+found", DISK, KEEP),
+    Rule("lost+found/*", DISK, KEEP),
+    Rule("boot/extlinux", DISK, KEEP),
+    Rule("boot/extlinux/*", DISK, KEEP),
+    Rule("boot/syslinux/*", DISK, KEEP),
+    Rule("boot/grub", DISK, KEEP),
+    Rule("boot/grub/*", DISK, KEEP),
+    Rule("boot/grub2/*", DISK, KEEP),
+    Rule("boot/efi/*", DISK, KEEP),
+    Rule("etc/fstab", DISK, KEEP),
+    Rule("etc/crypttab", DISK, KEEP),
 )
 #: Kinds that are not rules about identity but exceptions from a wider one.
 _KEPT = "kept"
+
+
+class _Any:
+    """Contains everything."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
 
 
 class Identity:
@@ -100,15 +121,16 @@ class Identity:
                      for rule in self.rules)
 
     @functools.cached_property
-    def _roots(self) -> frozenset[bytes]:
+    def _roots(self) -> Container[bytes]:
         """First path pieces that any rule can match: most paths are decided
         by this set alone."""
-        return frozenset(rule.pattern.partition("/")[0].encode() for rule in self.rules)
+        return _Any() if any(set("*?[") & set(rule.pattern.partition("/")[0])
+                             for rule in self.rules) else frozenset(
+            rule.pattern.partition("/")[0].encode() for rule in self.rules)
 
     def rule(self, path: bytes) -> Rule | None:
-        """The rule for a path that is no directory; None: part of the image."""
-        if path.partition(b"/")[0] not in self._roots and not any(
-                b"*" in root for root in self._roots):
+        """The rule for a path; None: part of the image."""
+        if path.partition(b"/")[0] not in self._roots:
             return None
         for rule, matcher in self._matchers:
             if matcher.match(path):
@@ -117,7 +139,8 @@ class Identity:
 
     def excludes(self, entry: FileEntry) -> bool:
         """Whether no part and no comparison of trees looks at this entry."""
-        return not entry.is_dir and self.rule(entry.path) is not None
+        rule = self.rule(entry.path)
+        return rule is not None and (not entry.is_dir or rule.kind == DISK)
 
     def digest_options(self) -> tuple[str, ...]:
         """What of this goes into a recipe: the operator's own patterns."""

@@ -23,7 +23,7 @@ from splitimage_driver.capture.draft import Draft
 from splitimage_driver.capture.gold import GoldState, Spool
 from splitimage_driver.capture.identity import Identity
 from splitimage_driver.model import part as parts_
-from splitimage_driver.model.composite import MAX_PARTS, Base, Composite, Mount, PartRef
+from splitimage_driver.model.composite import MAX_PARTS, Base, Composite, Mount
 from splitimage_driver.model.entry import text
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.part import check_name
@@ -167,10 +167,9 @@ class Capture:
         return draft, clean.clean(first.manifest, self.identity, generated={}), states
 
     def _shared(self, first: GoldState, cleaned: Cleaned) -> dict[bytes, bytes]:
-        paths = clean.shared_paths(cleaned.manifest)
-        found = first.read([p for p in paths if p not in cleaned.generated])
-        found.update({p: cleaned.generated[p] for p in paths if p in cleaned.generated})
-        return found
+        """The base's files that are merged by rows."""
+        return {path: cleaned.generated.get(path, content)
+                for path, content in first.shared.items() if path in cleaned.manifest}
 
     def _same_base(self, onto: Composite, found: Manifest) -> None:
         """:raises InvalidInput: this gold machine stands on another base"""

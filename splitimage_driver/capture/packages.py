@@ -26,6 +26,7 @@ from splitimage_driver.merge.base import Merger
 from splitimage_driver.model import entry as entries
 from splitimage_driver.model.entry import SYMLINK, FileEntry
 from splitimage_driver.model.manifest import Manifest
+from splitimage_driver.planning.target import derived
 
 #: Files that every installed system has and no package lists: the machine's
 #: own settings. Shell patterns over the whole path.
@@ -92,7 +93,7 @@ def split(state: GoldState, software: Mapping[str, Sequence[str]], *, rest: str,
     draft = Draft(wanted, rest)
     draft.add_groups(groups.packages, groups.requires)
     for name, packages in wanted.items():
-        inside = sorted(set(packages) & base)
+        inside = sorted(key for p in packages for key in db.find(p) if key in base)
         if inside:
             draft.notes.append(f"{name}: {', '.join(inside)} is needed by the system itself "
                                "and stays in the base")
@@ -113,7 +114,7 @@ class _Packages:
         for e in self.state.manifest:
             if not e.path or self.identity.excludes(e):
                 self.kept[e.path] = e
-            elif registry.merger_for(e.path) is not None and e.is_file:
+            elif e.path in self.state.shared:
                 shared.append(e)
             elif e.is_dir and not self.owner.owners(e.path):
                 directories.append(e)
@@ -170,7 +171,7 @@ class _Packages:
     def _place_rows(self, e: FileEntry) -> None:
         merger = registry.merger_for(e.path)
         assert merger is not None  # noqa: S101 (only such files come here)
-        content = self.state.read([e.path])[e.path]
+        content = self.state.shared[e.path]
         parsed = merger.parse(content)
         hints = {key: merger.hint(key, row) for key, row in parsed}
         groups = {key: self._row(hint) for key, hint in hints.items()}
@@ -209,10 +210,14 @@ class _Packages:
         before = merger.build(stay)
         self.kept[e.path] = e
         self.generated[e.path] = before
-        for link, target in merger.derived(e.path, before).items():
+        _, wanted, gone = derived(merger, e.path, before, self.state.manifest.by_path,
+                                  self.state.place)
+        for link, target in wanted.items():
             there = self.state.manifest.get(link)
             self.kept[link] = FileEntry(path=link, type=SYMLINK, mode=0o777, target=target,
                                         mtime=there.mtime if there else e.mtime)
+        for link in gone:
+            self.kept.pop(link, None)
         return before
 
     def _row(self, hint: tuple[str, bytes]) -> Group | None:
@@ -228,7 +233,7 @@ class _Packages:
     def _account(self, name: bytes) -> Group:
         """An account that no script makes: the system's, or a person's."""
         for path in (b"etc/passwd", b"etc/group"):
-            for line in self.state.read([path]).get(path, b"").splitlines():
+            for line in self.state.shared.get(path, b"").splitlines():
                 fields = line.split(b":")
                 if fields[0] == name and len(fields) > 2 and fields[2].isdigit():
                     return BASE if int(fields[2]) < 1000 or int(fields[2]) >= 60000 else frozenset()

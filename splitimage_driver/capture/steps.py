@@ -71,7 +71,7 @@ class _Steps:
             new = {k: p for k, p in state.packages.packages.items() if k not in old}
             roots = [k for k, p in new.items() if p.manual]
             if not roots:
-                needed = set()
+                needed: set[str] = set()
                 for key in new:
                     needed |= state.packages.closure([key]) - {key}
                 roots = [k for k in new if k not in needed]
@@ -102,12 +102,16 @@ class _Steps:
                     continue
                 if not path:
                     continue
-                if registry.merger_for(path) is not None:
+                if self._by_rows(path):
                     touched.add(path)
                     if before is not None and after is not None:
                         continue
                 versions[path].append(Version(step, before, after))
         return versions, touched
+
+    def _by_rows(self, path: bytes) -> bool:
+        return any(path in state.shared for state in self.states) and all(
+            path in state.shared or path not in state.manifest for state in self.states)
 
     # -- paths ------------------------------------------------------------------------
 
@@ -161,7 +165,7 @@ class _Steps:
         triple = []
         for entry, step in ((version.before, version.step - 1), (version.entry, version.step),
                             (onto, onto_step)):
-            if entry is None or not entry.is_file or entry.size > text.LIMIT:
+            if entry is None or not entry.is_file or entry.size > text.MAX_BYTES:
                 return None
             state = self.states[step]
             self.spool.take(state, [entry.path])
@@ -184,8 +188,7 @@ class _Steps:
     def _place_rows(self, path: bytes) -> None:
         merger = registry.merger_for(path)
         assert merger is not None  # noqa: S101 (only such paths come here)
-        texts = [state.read([path]).get(path) if path in state.manifest else None
-                 for state in self.states]
+        texts = [state.shared.get(path) for state in self.states]
         places = rows.places(merger, texts[0], texts[-1])
         conditions: dict[bytes, frozenset[str]] = {}
         for step in range(1, len(self.states)):

@@ -61,7 +61,7 @@ class Manifest:
         return hash(self.digest)
 
     @property
-    def bytes(self) -> int:
+    def content_bytes(self) -> int:
         """Sum of the content sizes, a hard-linked file counted once."""
         return sum(e.size for e in self.entries if not e.link or e.link == e.path)
 

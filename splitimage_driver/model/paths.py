@@ -12,7 +12,7 @@ from splitimage_driver import exceptions
 from splitimage_driver.model.entry import SYMLINK, FileEntry, text
 from splitimage_driver.model.manifest import Manifest
 
-_DEPTH = 40  # as the kernel's MAXSYMLINKS
+_LINKS = 40  # as the kernel's MAXSYMLINKS
 
 
 class Resolver:
@@ -22,28 +22,35 @@ class Resolver:
         self._links = {e.path: e.target for e in tree if e.type == SYMLINK}
         self._known: dict[bytes, bytes] = {b"": b""}
 
-    def directory(self, path: bytes, depth: int = 0) -> bytes:
+    def directory(self, path: bytes, links: int = 0) -> bytes:
         """The real place of a directory named ``path``.
 
+        :param links: how many links led here
         :raises InvalidInput: links go round in a circle
         """
         known = self._known.get(path)
         if known is not None:
             return known
-        if depth > _DEPTH:
+        if links > _LINKS:
             raise exceptions.InvalidInput(what=text(path), reason="links go round in a circle")
-        above, _, last = path.rpartition(b"/")
-        real = self.directory(above, depth + 1)
-        if last in (b"", b"."):
-            place = real
-        elif last == b"..":
-            place = real.rpartition(b"/")[0]
-        else:
-            place = real + b"/" + last if real else last
-            target = self._links.get(place)
-            if target is not None:
-                place = self.directory(join(real, target), depth + 1)
-        self._known[path] = place
+        pieces = path.split(b"/")
+        depth = len(pieces)
+        while depth and b"/".join(pieces[:depth]) not in self._known:
+            depth -= 1
+        walked = b"/".join(pieces[:depth])
+        place = self._known[walked]
+        for last in pieces[depth:]:
+            walked = walked + b"/" + last if walked else last
+            if last in (b"", b"."):
+                pass
+            elif last == b"..":
+                place = place.rpartition(b"/")[0]
+            else:
+                real, place = place, place + b"/" + last if place else last
+                target = self._links.get(place)
+                if target is not None:
+                    place = self.directory(join(real, target), links + 1)
+            self._known[walked] = place
         return place
 
     def __call__(self, path: bytes) -> bytes:

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from splitimage_driver.merge import registry, rows, text
+from splitimage_driver.merge.base import Merger, plain
 from splitimage_driver.model import entry as entries
 from splitimage_driver.model import part as parts_
 from splitimage_driver.model.composite import Answer, Conflict
-from splitimage_driver.model.entry import DIRECTORY, SYMLINK, FileEntry
+from splitimage_driver.model.entry import DIRECTORY, SYMLINK, FileEntry, parent
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.part import PartManifest, Row
-from splitimage_driver.model.paths import Resolver
+from splitimage_driver.model.paths import Resolver, join
 from splitimage_driver.model.plan import Source, Target
 
 Read = Callable[[Source], bytes]
@@ -81,6 +82,8 @@ class _Laying:
         self.sources: dict[bytes, Source] = {}
         self.generated: dict[bytes, bytes] = {}
         self.conflicts: list[Conflict] = []
+        #: Contents of the files merged by rows.
+        self.merged: dict[bytes, bytes] = {}
         self.originals: dict[bytes, Source] = {}
         if restore is not None:
             for layer, e in restore.manifest.entries():
@@ -94,6 +97,7 @@ class _Laying:
                 self._settle(path, undominated(claims[path]))
         for path in sorted(row_claims):
             self._settle_rows(path, row_claims[path], claims.get(path, []))
+        self._derive()
         self._drop_orphans(claims)
         self._add_parents()
         self._relink()
@@ -232,7 +236,7 @@ class _Laying:
         for claim in claims:
             e = claim.entry
             if (e is None or not e.is_file or claim.source is None or self.read is None
-                    or e.size > text.LIMIT):
+                    or e.size > text.MAX_BYTES):
                 return None
             content = self.read(claim.source)
             if not text.is_text(content):
@@ -256,11 +260,12 @@ class _Laying:
         if model is None or texts is None or original is None or self.read is None:
             return False
         ancestor = self.read(original)
-        content: bytes | None = texts[0][1]
+        content = texts[0][1]
         for _, other in texts[1:]:
-            content = text.three_way(ancestor, content, other)
-            if content is None:
+            merged = text.three_way(ancestor, content, other)
+            if merged is None:
                 return False
+            content = merged
         self._put(path, model.with_content(content), None, content)
         return True
 
@@ -302,9 +307,10 @@ class _Laying:
                     by_part.setdefault(claim.part, []).append(claim.row)
         merged = rows.apply(merger, path, self.shared.get(path), by_part)
         for key, names in merged.clashes:
-            shown = key.decode("utf-8", "backslashreplace")
-            self.conflicts.append(Conflict(path, tuple(sorted(names)),
-                                           f"they differ about its row {shown}"))
+            shown = plain(key).decode("utf-8", "backslashreplace")
+            self.conflicts.append(Conflict(
+                path, tuple(sorted(names)), f"they differ about its row {shown}" if shown
+                else "their rows make no file together"))
         if merged.content is None:
             self._put(path, None, None)
             return
@@ -312,11 +318,23 @@ class _Laying:
         model = model or FileEntry(path=path, type=entries.FILE, mode=0o644)
         if model.is_file:
             self._put(path, model.with_content(merged.content), None, merged.content)
-        for link, target in merger.derived(path, merged.content).items():
-            there = self.tree.get(link)
-            if there is None or (there.type == SYMLINK and there.target != target):
-                self._put(link, FileEntry(path=link, type=SYMLINK, mode=0o777, target=target,
-                                          mtime=there.mtime if there else 0), None)
+        self.merged[path] = merged.content
+
+    def _derive(self) -> None:
+        """Links that follow from merged files, once all files are settled."""
+        place = Resolver(self.base)
+        for path, content in self.merged.items():
+            merger = registry.merger_for(path)
+            if merger is None:
+                continue
+            links, wanted, unwanted = derived(merger, path, content, self.tree, place)
+            for link, target in wanted.items():
+                if links.get(link) != target:
+                    there = self.tree.get(link)
+                    self._put(link, FileEntry(path=link, type=SYMLINK, mode=0o777, target=target,
+                                              mtime=there.mtime if there else 0), None)
+            for link in unwanted:
+                self._put(link, None, None)
 
     # -- the tree as a whole ----------------------------------------------------------
 
@@ -357,6 +375,31 @@ class _Laying:
                     self.tree[e.path] = msgspec.structs.replace(e, link=leader, mtime=newest)
                 if source is not None and e.path not in self.generated:
                     self.sources.setdefault(e.path, source)
+
+
+def derived(merger: Merger, path: bytes, content: bytes, tree: Mapping[bytes, FileEntry],
+            place: Resolver) -> tuple[dict[bytes, bytes], dict[bytes, bytes], list[bytes]]:
+    """The links that a merged file asks for, fitted to a tree.
+
+    A link is never put in the place of a file, and not made where what it
+    leads to is not there (a machine without manual pages).
+
+    :returns: the tree's links (path: target), those wanted, those to remove
+    """
+    links = {e.path: e.target for e in tree.values() if e.type == SYMLINK}
+    named = merger.derived(path, content, links)
+    leads = {place(link): target for link, target in named.items()}
+    wanted = {}
+    for link, target in leads.items():
+        there = tree.get(link)
+        if there is not None and there.type != SYMLINK:
+            continue
+        end = place(join(parent(link), target))
+        if end in tree or (end in leads and place(join(parent(end), leads[end])) in tree):
+            wanted[link] = target
+    gone = [link for link in map(place, merger.absent(path, content, links))
+            if link in links and link not in wanted]
+    return links, wanted, gone
 
 
 def _unchanged(claim: Claim, before: FileEntry | None) -> bool:
