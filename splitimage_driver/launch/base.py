@@ -27,6 +27,10 @@ HTTP_PORTS = frozenset({80, 8000, 8008, 8080, 8888})
 HOST = "127.0.0.1"
 _BODY = 1 << 20
 _PAUSE = 0.25
+#: Seconds of silence after which the guest is asked whether it has accepted.
+_SILENCE = 0.5
+#: Seconds that a slow program in the guest has to answer a request.
+_PATIENCE = 30.0
 _TAIL = 8192
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
 
@@ -147,7 +151,7 @@ class Launcher(abc.ABC):
     def _get(self, server: Server, guest_port: int, port: int,
              path: str) -> tuple[int, bytes] | None:
         """One HTTP request: status and body, None where no answer came."""
-        connection = http.client.HTTPConnection(HOST, port, timeout=30)
+        connection = http.client.HTTPConnection(HOST, port, timeout=_PATIENCE)
         try:
             connection.request("GET", path, headers={"Connection": "close"})
             if not self._readable(connection.sock, server, guest_port):
@@ -163,24 +167,23 @@ class Launcher(abc.ABC):
     def _accepts(self, server: Server, guest_port: int, port: int) -> bool:
         try:
             with socket.create_connection((HOST, port), timeout=5) as connection:
-                if self._readable(connection, server, guest_port, patience=1):
+                if self._readable(connection, server, guest_port, patience=2 * _SILENCE):
                     return bool(connection.recv(1))
                 return self._connected(server, guest_port)
         except OSError:
             return False
 
     def _readable(self, connection: socket.socket, server: Server, guest_port: int,
-                  patience: int = 30) -> bool:
-        """Whether bytes, or the end, come. Given up after a second where the
-        guest has not accepted: a new connection is quicker than the
-        forwarder's growing pauses. A slow program in the guest gets
-        ``patience`` seconds."""
-        for _ in range(patience):
-            if select.select([connection], [], [], 1.0)[0]:
+                  patience: float = _PATIENCE) -> bool:
+        """Whether bytes, or the end, come within ``patience`` seconds. Given
+        up early where the guest has not accepted: a new connection is quicker
+        than the forwarder's growing pauses."""
+        end = time.monotonic() + patience
+        while True:
+            if select.select([connection], [], [], _SILENCE)[0]:
                 return True
-            if not self._connected(server, guest_port):
+            if time.monotonic() >= end or not self._connected(server, guest_port):
                 return False
-        return False
 
     def _failed(self, server: Server, reason: str) -> exceptions.LaunchFailed:
         lines = self.last_lines(server)

@@ -38,8 +38,7 @@ _SET_UP, _QUIT = 60.0, 5.0
 #: A Unix socket's name has 107 bytes; qemu has the path as given.
 _SOCKET_NAME = 107
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+(\d+)")
-_ESTABLISHED = re.compile(
-    r"TCP\[(?:ESTABLISHED|CLOSE_WAIT|FIN_WAIT_[12])\]\s+\d+\s+\S+\s+\d+\s+\S+\s+(\d+)")
+_ESTABLISHED = re.compile(r"TCP\[ESTABLISHED\]\s+\d+\s+\S+\s+\d+\s+\S+\s+(\d+)")
 
 
 class QemuLauncher(base.Launcher):
