@@ -184,29 +184,26 @@ class Tree(abc.ABC):
             if member.content is not None:
                 yield path, member.content
 
-    def read(self, paths: Iterable[bytes], *, limit: int = SMALL) -> dict[bytes, bytes]:
+    def read(self, paths: Iterable[bytes], *, limit: int = SMALL,
+             place: Place | None = None) -> dict[bytes, bytes]:
         """The whole content of some small regular files, under the names
         asked for; what does not exist or is no regular file is left out
         (links are not followed).
 
+        :param paths: as mapped by ``place``
         :param limit: bytes, for each file
         :raises TooLarge: a file is larger than ``limit``
         """
-        names = self._names(None)
+        names = self._names(place)
         asked: dict[int, list[bytes]] = collections.defaultdict(list)
         for path in paths:
             if path in names.number:
                 asked[names.number[path]].append(path)
         found = {}
-        for number, path, member in self._numbered(set(asked), None):
-            if member.content is None:
-                continue
-            if member.entry.size > limit:
-                raise exceptions.TooLarge(what=f"{text(path)} in {self.source}",
-                                          size=member.entry.size, limit=limit, unit="bytes",
-                                          option="the limit for files read as a whole")
-            data = member.content.read(limit + 1)
-            found.update(dict.fromkeys(asked[number], data))
+        for number, path, member in self._numbered(set(asked), place):
+            if member.content is not None:
+                data = self._small(path, member.content, limit)
+                found.update(dict.fromkeys(asked[number], data))
         return found
 
     # -- internal -------------------------------------------------------------
@@ -262,6 +259,17 @@ class Tree(abc.ABC):
         if length != entry.size:
             raise self._bad(f"{text(path)} has {length} bytes instead of {entry.size}")
         return msgspec.structs.replace(entry, path=path, sha256=digest.digest())
+
+    def _small(self, path: bytes, content: BinaryIO, limit: int) -> bytes:
+        pieces, size = [], 0
+        while data := content.read(min(CHUNK, limit + 1 - size)):
+            pieces.append(data)
+            size += len(data)
+            if size > limit:
+                raise exceptions.TooLarge(what=f"{text(path)} in {self.source}", size=size,
+                                          limit=limit, unit="bytes",
+                                          option="the limit for files read as a whole")
+        return b"".join(pieces)
 
     def _bad(self, reason: str) -> exceptions.BadArchive:
         return exceptions.BadArchive(path=self.source, expected=self.expected, reason=reason)

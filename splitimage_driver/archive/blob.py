@@ -55,7 +55,8 @@ def build(destination: Path, fill: Callable[[TarWriter], None]) -> None:
             # sqfstar 4.5.1 is the same program, but takes no level (its issue 191)
             with process.writing(["mksquashfs", "-", destination.absolute(),
                                   *_OPTIONS]) as stream:
-                archive = TarWriter(stream)
+                # it fails over some sparse members, and finds holes itself
+                archive = TarWriter(stream, holes=False)
                 if attempt:
                     _pad(archive, attempt)
                 fill(archive)

@@ -14,13 +14,13 @@ import contextlib
 import io
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from splitimage_driver import exceptions, process
 from splitimage_driver.archive import acl, compression, sparse
-from splitimage_driver.archive.base import CHUNK, Member, Tree
+from splitimage_driver.archive.base import CHUNK, SMALL, Member, Place, Tree
 from splitimage_driver.model import entry as entries
 from splitimage_driver.model.entry import FileEntry
 from splitimage_driver.model.paths import clean_member
@@ -32,6 +32,7 @@ _HEADERS = 16 << 20
 #: and statuses of tools are met. More is not tar's padding.
 _PADDING = 16 << 20
 _MAX_ID = 2**32 - 2
+_MAX_NAME, _MAX_PATH = 255, 4095
 _TIME = re.compile(r"(-?)([0-9]{1,10})(?:\.([0-9]*))?\Z")
 _TYPES = {tarfile.REGTYPE: entries.FILE, tarfile.AREGTYPE: entries.FILE,
           tarfile.CONTTYPE: entries.FILE, tarfile.GNUTYPE_SPARSE: entries.FILE,
@@ -57,8 +58,11 @@ class _StreamTree(Tree):
         """The tar's bytes from the start."""
 
     def members(self) -> Iterator[Member]:
+        return self._members(self._stream())
+
+    def _members(self, opened: contextlib.AbstractContextManager[BinaryIO]) -> Iterator[Member]:
         try:
-            with self._stream() as stream:
+            with opened as stream:
                 source = _Forward(stream)
                 # The constructor reads the first header already.
                 source.budget = _HEADERS
@@ -90,15 +94,18 @@ class _StreamTree(Tree):
         # tarfile lets a long sparse file's stand-in name win over its own
         name = header.pax_headers.get("GNU.sparse.name", header.name)
         path = clean_member(self.source, _bytes(name))
+        if (len(path) > _MAX_PATH or len(header.linkname) > _MAX_PATH
+                or max(map(len, path.split(b"/"))) > _MAX_NAME):
+            raise exceptions.UnsafePath(source=self.source, path=entries.text(path)[:200],
+                                        reason="its name is longer than a file system allows")
         if header.type == tarfile.LNKTYPE:
             return Member(FileEntry(path, entries.FILE, 0),
                           hardlink=clean_member(self.source, _bytes(header.linkname)))
         kind = _TYPES.get(header.type)
-        shown = entries.text(path)
         if kind is None:
-            raise self._bad(f"{shown} is of unknown type {header.type!r}")
+            raise self._bad(f"{entries.text(path)} is of unknown type {header.type!r}")
         if not (0 <= header.uid <= _MAX_ID and 0 <= header.gid <= _MAX_ID):
-            raise self._bad(f"the owner of {shown} is out of range")
+            raise self._bad(f"the owner of {entries.text(path)} is out of range")
         try:
             size, segments = _extent(archive, header) if kind == entries.FILE else (0, ())
             entry = FileEntry(
@@ -111,7 +118,7 @@ class _StreamTree(Tree):
                         if kind in (entries.CHAR, entries.BLOCK) else None),
                 xattrs=_xattrs(header.pax_headers), sparse=segments)
         except ValueError as error:
-            raise self._bad(f"{shown}: {error}") from error
+            raise self._bad(f"{entries.text(path)}: {error}") from error
         if kind != entries.FILE:
             return Member(entry)
         return Member(entry, opener=lambda: cast(BinaryIO, _Content(self, archive, header)))
@@ -135,22 +142,43 @@ class BlobTree(_StreamTree):
 
     expected = "a squashfs"
 
-    def _stream(self) -> contextlib.AbstractContextManager[BinaryIO]:
-        return process.reading(["sqfs2tar", "--root-becomes", ".", "--no-skip",
+    def _stream(self, *options: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        return process.reading(["sqfs2tar", "--root-becomes", ".", "--no-skip", *options,
                                 Path(self.path).absolute()])
+
+    def contents(self, wanted: Container[bytes],
+                 place: Place | None = None) -> Iterator[tuple[bytes, BinaryIO]]:
+        """As :meth:`Tree.contents`, but every wanted name comes under itself,
+        hard links as copies: in one pass, for no path occurs twice, which
+        ends early where ``wanted`` has a length and all of it was met."""
+        left = len(wanted) if isinstance(wanted, Sized) else -1
+        if left == 0:
+            return
+        for member in self._members(self._stream("--no-hard-links")):
+            path = member.entry.path if place is None else place(member.entry.path)
+            if path in wanted and member.content is not None:
+                yield path, member.content
+                left -= 1
+                if left == 0:
+                    return
+
+    def read(self, paths: Iterable[bytes], *, limit: int = SMALL,
+             place: Place | None = None) -> dict[bytes, bytes]:
+        return {path: self._small(path, content, limit)
+                for path, content in self.contents(set(paths), place)}
 
 
 class _Header(tarfile.TarInfo):
     """tarfile takes anything that is no header for the end of the archive."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Header:
         try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
-            raise tarfile.ReadError("it is truncated: no end-of-archive mark") from None
+            return super().fromtarfile(tarfile_)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+            raise tarfile.ReadError("it is truncated: no end-of-archive mark") from None
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"a damaged header ({error})") from None
 

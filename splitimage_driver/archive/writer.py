@@ -33,11 +33,14 @@ class TarWriter:
     record and as the plain attribute, because squashfs tools read only that.
     Sparse files are GNU.sparse 1.0, so that holes survive.
 
+    :param holes: False: zeros instead of holes, for readers that are not
+        sure with sparse members
     :ivar written: bytes so far
     """
 
-    def __init__(self, fileobj: BinaryIO) -> None:
+    def __init__(self, fileobj: BinaryIO, *, holes: bool = True) -> None:
         self._file = fileobj
+        self._holes = holes
         self.written = 0
 
     def add(self, entry: FileEntry, content: BinaryIO | None = None, *,
@@ -57,11 +60,11 @@ class TarWriter:
             records, header = self._header(entry, hardlink_to, mtime)
         except ValueError as error:
             raise exceptions.InvalidInput(what=text(entry.path), reason=str(error)) from error
-        segments: sparse.Segments = ()
+        segments: sparse.Segments = ((0, entry.size),)
         prologue = b""
         if header.type == tarfile.REGTYPE:
             header.size = entry.size
-            if entry.sparse:
+            if entry.sparse and self._holes:
                 segments = self._segments(entry)
                 prologue = _map(sparse.for_tar(segments, entry.size))
                 header.size = len(prologue) + sum(length for _, length in segments)
@@ -70,8 +73,7 @@ class TarWriter:
                             "GNU.sparse.realsize": b"%d" % entry.size}
         self._put(_blocks(header, records) + prologue)
         if header.type == tarfile.REGTYPE:
-            self._copy(entry, io.BytesIO() if content is None else content,
-                       segments if entry.sparse else ((0, entry.size),))
+            self._copy(entry, io.BytesIO() if content is None else content, segments)
             self._put(bytes(-header.size % _BLOCK))
 
     def close(self) -> None:
