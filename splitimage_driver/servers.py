@@ -1,0 +1,174 @@
+"""The use cases around servers: launch, list, stop, delete, publish back."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from oslo_log import log as logging
+
+from splitimage_driver import exceptions
+from splitimage_driver.launch import HTTP_PORTS, Launcher
+from splitimage_driver.model.plan import Plan, Request
+from splitimage_driver.model.server import BUILDING, Server
+from splitimage_driver.service import Assembled, ImageService
+
+LOG = logging.getLogger(__name__)
+
+ASSEMBLED, BOOTED, NEVER = "assembled", "booted", "never"
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """How servers of one request are to be launched.
+
+    :ivar ports: guest TCP ports to reach from this host
+    :ivar wait: guest port to wait for; None: do not wait
+    :ivar path: for which HTTP status 200 is awaited where ``wait`` is a
+        web server's port; None: any answer will do
+    :ivar timeout: seconds to wait; None: the configured time
+    """
+
+    request: Request
+    name: str = ""
+    count: int = 1
+    publish: str = ASSEMBLED
+    memory: int | None = None
+    cpus: int | None = None
+    ports: tuple[int, ...] = ()
+    wait: int | None = None
+    path: str | None = None
+    timeout: float | None = None
+
+
+class Launched(msgspec.Struct, frozen=True, kw_only=True):
+    """:ivar measured: seconds by step, bytes
+    :ivar unknown: with ``booted``: paths that nobody vouches for
+    """
+
+    servers: tuple[Server, ...]
+    plan: Plan
+    measured: dict[str, float]
+    unknown: tuple[str, ...] = ()
+
+
+class ServerService:
+    """:param images: plans, assembles, publishes
+    :param launcher: runs the servers
+    """
+
+    def __init__(self, images: ImageService, launcher: Launcher, options: Any) -> None:
+        self.images, self.launcher, self.options = images, launcher, options
+        self.store = images.store
+
+    # -- launch -----------------------------------------------------------------------
+
+    def launch(self, wish: Wish) -> Launched:
+        """Assemble what is missing and start ``wish.count`` servers on it."""
+        composite = self.store.composite(wish.request.composite)
+        plan, assembled = self.images.assemble(wish.request, publish=wish.publish == ASSEMBLED)
+        servers = []
+        began = time.monotonic()
+        # Held until each server's record keeps the disk.
+        with self.images.disk_for(assembled) as backing:
+            for number in range(1, wish.count + 1):
+                server = self._record(wish, number, plan, assembled)
+                servers.append(self.launcher.start(
+                    server, backing=backing, backing_format="qcow2", memory=wish.memory,
+                    cpus=wish.cpus, ports=_ports(wish),
+                    firmware=composite.hardware.get("firmware", "bios")))
+        measured = {**assembled.facts, "start_seconds": time.monotonic() - began}
+        if wish.wait is not None:
+            measured["answer_seconds"] = self._wait(servers, wish, wish.wait)
+        unknown: Sequence[str] = ()
+        if wish.publish == BOOTED:
+            unknown = self.publish(servers[0].id)
+        self.store.record("launch", {**plan.summary(), "measured": measured})
+        return Launched(servers=tuple(servers), plan=plan, measured=measured,
+                        unknown=tuple(unknown))
+
+    def _record(self, wish: Wish, number: int, plan: Plan, assembled: Assembled) -> Server:
+        server_id = secrets.token_hex(6)
+        name = wish.name or "+".join((wish.request.composite, *sorted(wish.request.parts)))
+        if wish.count > 1:
+            name = f"{name}-{number}"
+        taken = {s.name for s in self.store.servers()}
+        if wish.name and name in taken:
+            raise exceptions.AlreadyExists(kind="server", name=name, where=self.store.location)
+        if name in taken:
+            name = f"{name}-{server_id[:4]}"
+        server = Server(
+            id=server_id, name=name, composite=plan.composite, parts=wish.request.parts,
+            filesets=wish.request.filesets, disk=assembled.disk,
+            image=assembled.image.id if assembled.image else "",
+            directory=str(self.store.server_directory(server_id)), owner=self.images.owner,
+            created=time.time(), state=BUILDING)
+        self.store.save_server(server)
+        return server
+
+    def _wait(self, servers: Sequence[Server], wish: Wish, port: int) -> float:
+        timeout = self.options.timeout if wish.timeout is None else wish.timeout
+        longest = 0.0
+        for server in servers:
+            if wish.path is not None and port in HTTP_PORTS:
+                seconds, _, _ = self.launcher.wait_http(server, port, wish.path, timeout=timeout)
+            else:
+                seconds = self.launcher.wait(server, port, timeout=timeout)
+            longest = max(longest, seconds)
+        return longest
+
+    # -- afterwards -------------------------------------------------------------------
+
+    def list(self) -> list[Server]:
+        return [self._refreshed(s) for s in self.store.servers() if s.owner == self.images.owner]
+
+    def show(self, name_or_id: str) -> Server:
+        server = self.store.server(name_or_id)
+        if server.owner != self.images.owner:
+            raise exceptions.NotFound(kind="server", name=name_or_id, where=self.store.location)
+        return self._refreshed(server)
+
+    def _refreshed(self, server: Server) -> Server:
+        return self.launcher.refresh(server)
+
+    def console(self, name_or_id: str) -> Path:
+        return self.launcher.console(self.show(name_or_id))
+
+    def stop(self, name_or_id: str, *, timeout: float | None = None) -> Server:
+        return self.launcher.stop(self.show(name_or_id), timeout=timeout)
+
+    def start(self, name_or_id: str) -> Server:
+        """Start a stopped or stale server again; it keeps its disk and ports.
+
+        :raises InvalidInput: it runs
+        """
+        server = self.show(name_or_id)
+        composite = self.store.composite(server.composite)
+        return self.launcher.start(
+            server, backing=self.store.path(server.disk), backing_format="qcow2",
+            ports=tuple(server.ports), firmware=composite.hardware.get("firmware", "bios"))
+
+    def delete(self, name_or_id: str) -> None:
+        self.launcher.delete(self.show(name_or_id))
+
+    def publish(self, name_or_id: str) -> Sequence[str]:
+        """Publish a running server's disk, identity cleaned, as an image of
+        its own; returns the paths that no part vouches for."""
+        server = self.show(name_or_id)
+        composite = self.store.composite(server.composite)
+        request = Request(composite=composite.name, parts=server.parts, filesets=server.filesets)
+        with self.store.scratch() as scratch:
+            snapshot = scratch / "snapshot.qcow2"
+            self.launcher.snapshot(server, snapshot)
+            _, unknown = self.images.publish_booted(request, snapshot)
+        LOG.warning("published %s as booted: %d paths nobody vouches for", server.name,
+                    len(unknown))
+        return unknown
+
+
+def _ports(wish: Wish) -> tuple[int, ...]:
+    extra = () if wish.wait is None else (wish.wait,)
+    return tuple(dict.fromkeys((*wish.ports, *extra)))
