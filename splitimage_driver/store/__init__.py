@@ -27,7 +27,7 @@ def open_store(conf: Any, path: Path) -> Store:
     name = conf.store.driver
     try:
         manager: driver.DriverManager[Any] = driver.DriverManager(
-            NAMESPACE, name, on_load_failure_callback=_failed, warn_on_missing_entrypoint=False)
+            NAMESPACE, name, on_load_failure_callback=_failed)
     except RuntimeError as error:  # stevedore's NoMatches and MultipleMatches
         raise exceptions.PluginLoadFailed(name=name, namespace=NAMESPACE,
                                           reason=str(error)) from error

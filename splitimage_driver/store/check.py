@@ -57,7 +57,7 @@ class Checker:
         yield from self._records()
         yield from self._servers(repair)
         if repair:
-            self.contents.drop_dead_leases()
+            self.contents.release_dead()
             self.locks.tidy()
 
     def _database(self) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 Two rules make this hold between processes. Whoever stores an object writes
 a lease first and looks whether the object is there second. Whoever removes
 one does so inside a write transaction in which neither a record nor a live
-process's lease speaks for it. A record takes the lease's place in the
+session's lease speaks for it. A record takes the lease's place in the
 transaction that writes it, which also checks that the object is there.
 """
 
@@ -22,14 +22,15 @@ from splitimage_driver.model.candidate import Image
 from splitimage_driver.model.composite import Composite
 from splitimage_driver.model.part import Part
 from splitimage_driver.model.server import Server
-from splitimage_driver.store import objects, processes
+from splitimage_driver.store import objects
 from splitimage_driver.store.database import Database
 from splitimage_driver.store.scratch import Scratch
+from splitimage_driver.store.session import Session
 from splitimage_driver.store.space import Space
 
 LOG = logging.getLogger(__name__)
 OBJECT, MANIFEST, PART = "object", "manifest", "part"
-ADOPTED, HELD = "adopted", "held"
+ADOPTED, HELD, DROPPED = "adopted", "held", "dropped"
 #: What a record needs: (``object``, ``manifest`` or ``part``, digest).
 Target = tuple[str, str]
 
@@ -52,8 +53,9 @@ def targets(record: Composite | Part | Image | Server) -> set[Target]:
 class Contents:
     """The files of a store: ``objects/`` and ``manifests/``."""
 
-    def __init__(self, path: Path, database: Database, scratch: Scratch, space: Space) -> None:
-        self.location, self.database = str(path), database
+    def __init__(self, path: Path, database: Database, session: Session, scratch: Scratch,
+                 space: Space) -> None:
+        self.location, self.database, self.session = str(path), database, session
         self.scratch, self.space = scratch, space
         self.files = {OBJECT: objects.ObjectDirectory(path / "objects", space),
                       MANIFEST: objects.ObjectDirectory(path / "manifests", space)}
@@ -113,12 +115,15 @@ class Contents:
     # -- leases ---------------------------------------------------------------
 
     def _lease(self, wanted: Iterable[Target], reason: str) -> list[int]:
-        pid, started = processes.current()
         with self.database.writing() as connection:
-            return [connection.execute(
-                "INSERT INTO leases (reason, target, digest, pid, started)"
-                " VALUES (?, ?, ?, ?, ?) RETURNING id",
-                (reason, *target, pid, started)).fetchone()[0] for target in wanted]
+            return self._note(connection, wanted, reason)
+
+    def _note(self, connection: sqlite3.Connection, wanted: Iterable[Target],
+              reason: str) -> list[int]:
+        return [connection.execute(
+            "INSERT INTO leases (reason, target, digest, session) VALUES (?, ?, ?, ?)"
+            " RETURNING id", (reason, *target, self.session.name)).fetchone()[0]
+            for target in sorted(wanted)]
 
     @contextlib.contextmanager
     def hold(self, digests: Iterable[str]) -> Iterator[None]:
@@ -135,24 +140,37 @@ class Contents:
         finally:
             with self.database.writing() as connection:
                 connection.executemany("DELETE FROM leases WHERE id = ?", [(i,) for i in leases])
+                self.doom(connection, wanted)
             self.collect(wanted)
 
-    def drop_dead_leases(self) -> None:
-        rows = self.database.query("SELECT DISTINCT pid, started FROM leases")
-        dead = [tuple(row) for row in rows if not processes.alive(*row)]
-        if dead:
-            with self.database.writing() as connection:
-                connection.executemany("DELETE FROM leases WHERE pid = ? AND started = ?", dead)
-
     def settle(self, connection: sqlite3.Connection, done: Iterable[Target]) -> None:
-        """End one of this process's adoptions of each target: it has been
+        """End one of this session's adoptions of each target: it has been
         recorded, or is not wanted after all."""
-        pid, started = processes.current()
         for target in done:
             connection.execute(
                 "DELETE FROM leases WHERE id = (SELECT min(id) FROM leases WHERE reason = ?"
-                " AND target = ? AND digest = ? AND pid = ? AND started = ?)",
-                (ADOPTED, *target, pid, started))
+                " AND target = ? AND digest = ? AND session = ?)",
+                (ADOPTED, *target, self.session.name))
+
+    def release(self) -> None:
+        """At the end of this session: what it stored and did not record goes."""
+        self._end([self.session.name])
+
+    def release_dead(self) -> None:
+        """What sessions that ended early stored, or began to remove, goes."""
+        rows = self.database.query("SELECT DISTINCT session FROM leases")
+        self._end([row["session"] for row in rows if not self.session.alive(row["session"])])
+
+    def _end(self, sessions: list[str]) -> None:
+        for name in sessions:
+            rows = self.database.query("SELECT target, digest FROM leases WHERE session = ?", name)
+            if rows:
+                # Noted anew, should this be killed, too.
+                with self.database.writing() as connection:
+                    connection.execute("DELETE FROM leases WHERE session = ?", (name,))
+                    gone = {(row["target"], row["digest"]) for row in rows}
+                    self._note(connection, gone, DROPPED)
+                self.collect(gone)
 
     # -- uses -----------------------------------------------------------------
 
@@ -194,12 +212,16 @@ class Contents:
         return connection.execute("SELECT 1 FROM uses WHERE target = ? AND digest = ?",
                                   (target, digest)).fetchone() is not None
 
-    @staticmethod
-    def leased(connection: sqlite3.Connection, target: str, digest: str) -> bool:
-        """Whether a live process speaks for it."""
-        return any(processes.alive(*row) for row in connection.execute(
-            "SELECT DISTINCT pid, started FROM leases WHERE target = ? AND digest = ?",
-            (target, digest)))
+    def leased(self, connection: sqlite3.Connection, target: str, digest: str) -> bool:
+        """Whether a live session speaks for it."""
+        return any(self.session.alive(row["session"]) for row in connection.execute(
+            "SELECT DISTINCT session FROM leases WHERE reason != ? AND target = ?"
+            " AND digest = ?", (DROPPED, target, digest)))
+
+    def doom(self, connection: sqlite3.Connection, gone: Iterable[Target]) -> None:
+        """In the transaction that ends their use: whoever comes to it calls
+        :meth:`collect`, this process or, after a crash, another."""
+        self._note(connection, [target for target in gone if target[0] in self.files], DROPPED)
 
     def collect(self, gone: Iterable[Target], *, grace: float = 0.0) -> set[Target]:
         """Remove those files that nothing speaks for any more; called after
@@ -213,6 +235,9 @@ class Contents:
         if todo:
             with self.database.writing() as connection:
                 for target, digest in todo:
+                    connection.execute(
+                        "DELETE FROM leases WHERE reason = ? AND target = ? AND digest = ?",
+                        (DROPPED, target, digest))
                     if (self.used(connection, target, digest)
                             or self.leased(connection, target, digest)
                             or (grace and self.young(target, digest, grace))):

@@ -81,15 +81,14 @@ CREATE TABLE uses (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX uses_digest ON uses (target, digest);
 
--- Objects that a running process has stored and not yet recorded ('adopted'),
--- or reads for a while ('held').
+-- Objects that a session has stored and not yet recorded ('adopted'), reads
+-- for a while ('held'), or is about to remove ('dropped').
 CREATE TABLE leases (
     id INTEGER PRIMARY KEY,
     reason TEXT NOT NULL,
     target TEXT NOT NULL,
     digest TEXT NOT NULL,
-    pid INTEGER NOT NULL,
-    started INTEGER NOT NULL
+    session TEXT NOT NULL
 ) STRICT;
 CREATE INDEX leases_digest ON leases (target, digest);
 
@@ -99,7 +98,7 @@ CREATE TABLE queue (
     subject TEXT NOT NULL,
     state TEXT NOT NULL,
     pid INTEGER NOT NULL,
-    started INTEGER NOT NULL,
+    session TEXT NOT NULL,
     since REAL NOT NULL
 ) STRICT;
 
@@ -143,11 +142,13 @@ class Database:
         with self._errors():
             fresh = scratch / "new.db"
             with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.executescript(
                     f"BEGIN; {_TABLES} PRAGMA application_id = {APPLICATION};"
                     f" PRAGMA user_version = {SCHEMA}; COMMIT;")
+                # Last: tables written in this mode would reach the file when
+                # it is closed, which does not tell when the disk is full.
+                connection.execute("PRAGMA journal_mode = WAL")
             fresh.chmod(0o600)
             # The log of a database that was moved away would damage this one,
             # and may be wanted to mend that one.
@@ -160,18 +161,17 @@ class Database:
 
     def _connect(self) -> _Connection:
         if not self.path.is_file():
-            raise exceptions.StoreCorrupt(path=str(self.path), reason="the file is not there")
+            raise self.corrupt("the file is not there")
         if self.path.stat().st_size == 0:
             # SQLite would take an empty file for a new database.
-            raise exceptions.StoreCorrupt(path=str(self.path), reason="the file is empty")
+            raise self.corrupt("the file is empty")
         connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True,
                                      timeout=self.timeout, isolation_level=None,
                                      check_same_thread=False, factory=_Connection)
         try:
             found = connection.execute("PRAGMA application_id").fetchone()[0]
             if found != APPLICATION:
-                raise exceptions.StoreCorrupt(path=str(self.path),
-                                              reason="it is not the database of a store")
+                raise self.corrupt("it is not the database of a store")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version != SCHEMA:
                 raise exceptions.StoreVersion(path=str(self.path.parent), found=version,
@@ -245,6 +245,13 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise self._translate(error) from error
+        except UnicodeDecodeError as error:  # SQLite's own message quotes the damage
+            raise self.corrupt("it holds text that is none") from error
+
+    def corrupt(self, reason: str) -> exceptions.StoreCorrupt:
+        """One line, whatever the damaged file has put into ``reason``."""
+        shown = "".join(c if c.isprintable() else "?" for c in reason)
+        return exceptions.StoreCorrupt(path=str(self.path), reason=shown)
 
     def _translate(self, error: sqlite3.Error) -> Exception:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
@@ -259,7 +266,7 @@ class Database:
             return exceptions.InvalidInput(what=f"store {self.path.parent}", reason=str(error))
         if isinstance(error, sqlite3.ProgrammingError):
             return error  # a mistake of ours, not of the file
-        return exceptions.StoreCorrupt(path=str(self.path), reason=str(error))
+        return self.corrupt(str(error))
 
 
 def sync_directory(path: Path) -> None:

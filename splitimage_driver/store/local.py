@@ -40,12 +40,14 @@ from splitimage_driver.store.queue import AssemblyQueue
 from splitimage_driver.store.records import Finding, QueueItem
 from splitimage_driver.store.retention import Limits, surplus
 from splitimage_driver.store.scratch import Scratch, remove_tree
+from splitimage_driver.store.session import Session
 from splitimage_driver.store.space import Space
 from splitimage_driver.store.tables import Record, Tables, kind
 
 LOG = logging.getLogger(__name__)
 _DIRECTORIES = ("objects", "manifests", "tmp", "servers", "locks")
 _SERVER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+_facts = msgspec.json.Decoder(dict[str, object])
 _Result = TypeVar("_Result")
 
 
@@ -83,12 +85,19 @@ class LocalStore(base.Store):
         self._scratch = Scratch(self._root / "tmp", self._space)
         self._database = Database(self._root / "splitimage.db", self._space,
                                   max(options.lock_timeout, 1.0))
-        self._open_database()
-        self._contents = Contents(self._root, self._database, self._scratch, self._space)
+        self._session = Session(self._root / "locks", self._space)
         self._tables = Tables(self._database, self.location)
-        self._queue = AssemblyQueue(self._database, max_parallel)
-        self._contents.drop_dead_leases()
-        self._scratch.tidy()
+        self._contents = Contents(self._root, self._database, self._session, self._scratch,
+                                  self._space)
+        self._queue = AssemblyQueue(self._database, self._session, max_parallel)
+        try:
+            self._open_database()
+            self._contents.release_dead()
+            self._scratch.tidy()
+        except BaseException:
+            self._database.close()
+            self._session.close()
+            raise
 
     def _make_directories(self) -> None:
         try:
@@ -107,7 +116,15 @@ class LocalStore(base.Store):
         self._database.query("SELECT 1 FROM queue")
 
     def close(self) -> None:
-        self._database.close()
+        """What was adopted and is in no record goes."""
+        try:
+            if self._session.own:
+                self._contents.release()
+        except exceptions.SplitImageError as error:
+            LOG.warning("cannot tidy up, the next start will: %s", error)
+        finally:
+            self._database.close()
+            self._session.close()
 
     # -- objects --------------------------------------------------------------
 
@@ -150,10 +167,11 @@ class LocalStore(base.Store):
         useless: set[Target] = set()
         with self._database.writing() as connection:
             yield connection, useless
+            self._contents.doom(connection, useless)
         try:
             self._contents.collect(useless)
         except (exceptions.LockTimeout, exceptions.StoreFull) as error:
-            # The change itself is made; store check finds what stays behind.
+            # The change itself is made; the next start removes what stays.
             LOG.warning("cannot remove what is not needed any more: %s", error)
 
     # -- parts ----------------------------------------------------------------
@@ -361,8 +379,11 @@ class LocalStore(base.Store):
         rows = self._database.query(
             "SELECT event, time, facts FROM history WHERE ?1 IS NULL OR event = ?1"
             " ORDER BY id DESC LIMIT ?2", event, limit)
-        return [{**msgspec.json.decode(row["facts"]), "event": row["event"], "time": row["time"]}
-                for row in rows]
+        try:
+            return [{**_facts.decode(row["facts"]), "event": row["event"], "time": row["time"]}
+                    for row in rows]
+        except msgspec.DecodeError as error:
+            raise self._database.corrupt(f"its history cannot be read: {error}") from error
 
     def check(self, *, repair: bool = False) -> Iterator[Finding]:
         return Checker(self._root, self._database, self._tables, self._contents, self._scratch,

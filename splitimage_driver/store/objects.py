@@ -93,9 +93,10 @@ def finish(file: Path) -> str:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise exceptions.InvalidInput(what=f"object {file}", reason=error.strerror) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise exceptions.InvalidInput(what=f"object {file}", reason="not a plain file")
     with open(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise exceptions.InvalidInput(what=f"object {file}", reason="not a plain file")
         os.fsync(descriptor)
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

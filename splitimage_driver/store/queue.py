@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import sqlite3
 import time
@@ -11,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from oslo_log import log as logging
 
 from splitimage_driver import exceptions
-from splitimage_driver.store import processes
 from splitimage_driver.store.database import Database
 from splitimage_driver.store.records import QueueItem
+from splitimage_driver.store.session import Session
 
 LOG = logging.getLogger(__name__)
 WAITING, RUNNING = "waiting", "running"
-_ALL = "SELECT id, subject, state, pid, started, since FROM queue ORDER BY place"
+_ALL = "SELECT id, subject, state, pid, session, since FROM queue ORDER BY place"
 
 
 class AssemblyQueue:
@@ -26,8 +27,8 @@ class AssemblyQueue:
     #: Seconds between two looks at the queue: one small read each.
     interval = 0.05
 
-    def __init__(self, database: Database, places: int) -> None:
-        self.database, self.places = database, places
+    def __init__(self, database: Database, session: Session, places: int) -> None:
+        self.database, self.session, self.places = database, session, places
 
     @contextlib.contextmanager
     def turn(self, subject: str) -> Iterator[None]:
@@ -65,12 +66,11 @@ class AssemblyQueue:
 
     def _enter(self, subject: str) -> str:
         item = secrets.token_hex(4)
-        pid, started = processes.current()
         with self.database.writing() as connection:
             connection.execute(
-                "INSERT INTO queue (id, subject, state, pid, started, since)"
+                "INSERT INTO queue (id, subject, state, pid, session, since)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
-                (item, subject, WAITING, pid, started, time.time()))
+                (item, subject, WAITING, os.getpid(), self.session.name, time.time()))
         return item
 
     def _wait(self, item: str, subject: str) -> None:
@@ -100,7 +100,8 @@ class AssemblyQueue:
 
     def _alive(self, rows: Sequence[sqlite3.Row]) -> list[sqlite3.Row]:
         """Without those of dead processes, which are dropped for all."""
-        dead = {row["id"] for row in rows if not processes.alive(row["pid"], row["started"])}
+        gone = {name for name in {row["session"] for row in rows} if not self.session.alive(name)}
+        dead = {row["id"] for row in rows if row["session"] in gone}
         if dead:
             with self.database.writing() as connection:
                 connection.executemany("DELETE FROM queue WHERE id = ?", [(i,) for i in dead])

@@ -112,10 +112,8 @@ class Tables:
         try:
             return cast(Record, _TABLES[model].decoder.decode(row["document"]))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise exceptions.StoreCorrupt(
-                path=str(self.database.path),
-                reason=f"the record of {kind(model)} {row['id']} cannot be read: {error}",
-            ) from error
+            raise self.database.corrupt(
+                f"the record of {kind(model)} {row['id']} cannot be read: {error}") from error
 
     def raw(self, connection: sqlite3.Connection, model: type) -> list[sqlite3.Row]:
         return connection.execute(f"{_TABLES[model].select}1").fetchall()
