@@ -99,3 +99,17 @@ def test_an_error_in_the_block_gives_the_place_back(store: Any) -> None:
     with pytest.raises(ZeroDivisionError), store.turn("x"):
         raise ZeroDivisionError
     assert store.queue() == []
+
+
+def test_who_looks_more_often_is_not_served_earlier(open_local: Any) -> None:
+    stores = [open_local() for _ in range(3)]
+    for store, interval in zip(stores, (0.01, 0.3, 0.01), strict=True):
+        store._queue.interval = interval
+    log: list[str] = []
+    workers = [Worker(store, str(number), log) for number, store in enumerate(stores)]
+    _until(lambda: log == ["0"])
+    for worker in workers:
+        worker.end.set()
+    for worker in workers:
+        worker.join()
+    assert log == ["0", "1", "2"]
