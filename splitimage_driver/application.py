@@ -10,6 +10,7 @@ from typing import Any
 
 from splitimage_driver import conf as configuration
 from splitimage_driver import launch, store
+from splitimage_driver.composites import CompositeService
 from splitimage_driver.launch import accelerator
 from splitimage_driver.servers import ServerService
 from splitimage_driver.service import ImageService
@@ -46,6 +47,10 @@ class Application:
     def images(self) -> ImageService:
         return ImageService(self.conf, self.store, emulate=self.accelerator == accelerator.TCG,
                             owner=self.project)
+
+    @functools.cached_property
+    def composites(self) -> CompositeService:
+        return CompositeService(self.images)
 
     @functools.cached_property
     def servers(self) -> ServerService:

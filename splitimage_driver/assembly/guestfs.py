@@ -207,6 +207,18 @@ class DiskSession:
                 done.set()
                 watcher.join()
 
+    def read_file(self, path: bytes, destination: Path) -> None:
+        """Copy one file out of the tree.
+
+        :raises Unsupported: libguestfs cannot name it
+        """
+        try:
+            name = "/" + path.decode()
+        except UnicodeDecodeError as error:
+            raise exceptions.Unsupported(what=repr(path),
+                                         reason="its name is not UTF-8") from error
+        self._call(f"reading {name}", self._handle.download, name, str(destination))
+
     def write(self, fill: Callable[[BinaryIO], None], *, selinux: bool = False) -> None:
         """Lay one tar stream over the tree.
 
