@@ -63,6 +63,18 @@ def to_text(value: bytes) -> str:
         for tag, bits, identity in parse(value))
 
 
+def mode(value: bytes, other: int) -> int:
+    """The permission bits that a file with this access list has: the
+    kernel shows the mask as the group's (libarchive stores them apart).
+
+    :param other: its mode, for the bits that no list has
+    :raises ValueError: not a list in the kernel's form
+    """
+    bits = {tag: permissions for tag, permissions, _ in parse(value)}
+    group = bits.get(_MASK, bits[_GROUP_OBJ])
+    return other & 0o7000 | bits[_USER_OBJ] << 6 | group << 3 | bits[_OTHER]
+
+
 def parse(value: bytes) -> list[Ace]:
     """:raises ValueError: not a list in the kernel's form"""
     body = len(value) - _HEADER.size

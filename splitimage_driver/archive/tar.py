@@ -108,15 +108,16 @@ class _StreamTree(Tree):
             raise self._bad(f"the owner of {entries.text(path)} is out of range")
         try:
             size, segments = _extent(archive, header) if kind == entries.FILE else (0, ())
+            xattrs = _xattrs(header.pax_headers)
             entry = FileEntry(
                 path=path, type=kind,
-                mode=0o777 if kind == entries.SYMLINK else header.mode & 0o7777,
+                mode=0o777 if kind == entries.SYMLINK else _mode(header, dict(xattrs)),
                 uid=header.uid, gid=header.gid, size=size,
                 mtime=0 if kind == entries.DIRECTORY else _mtime(header),
                 target=_bytes(header.linkname) if kind == entries.SYMLINK else b"",
                 device=((header.devmajor, header.devminor)
                         if kind in (entries.CHAR, entries.BLOCK) else None),
-                xattrs=_xattrs(header.pax_headers), sparse=segments)
+                xattrs=xattrs, sparse=segments)
         except ValueError as error:
             raise self._bad(f"{entries.text(path)}: {error}") from error
         if kind != entries.FILE:
@@ -306,6 +307,11 @@ def _mtime(header: _Header) -> int:
     if time >= 2**63:  # what 64 bits hold ends in the year 2262
         raise ValueError("its time is out of range")
     return -time if sign else time
+
+
+def _mode(header: _Header, xattrs: Mapping[bytes, bytes]) -> int:
+    plain = header.mode & 0o7777
+    return acl.mode(xattrs[acl.ACCESS], plain) if acl.ACCESS in xattrs else plain
 
 
 def _xattrs(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:

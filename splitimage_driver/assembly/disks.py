@@ -95,9 +95,10 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         reason = ("it is a symbolic link; name the file itself"
                   if error.errno == errno.ELOOP else os.strerror(error.errno or 0))
         raise exceptions.BadDisk(path=path, reason=reason) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise exceptions.BadDisk(path=path, reason="it is not a regular file")
     with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise exceptions.BadDisk(path=path, reason="it is not a regular file")
         yield stream
 
 

@@ -150,7 +150,8 @@ class DiskSession:
                                          reason=f"it holds {len(roots)} operating systems")
         kind = g.inspect_get_type(roots[0])
         if kind != "linux":
-            raise exceptions.Unsupported(what=self._shown, reason=f"its system is {kind}, not linux")
+            raise exceptions.Unsupported(what=self._shown,
+                                         reason=f"its system is {kind}, not linux")
         found = []
         points = g.inspect_get_mountpoints(roots[0])
         for point in sorted(points, key=lambda p: (len(p), p)):

@@ -32,7 +32,8 @@ _SILENCE = 0.5
 #: Seconds that a slow program in the guest has to answer a request.
 _PATIENCE = 30.0
 _TAIL = 8192
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+_ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]+[0-~]|[0-Z\\^_-~])")
 
 
 class Launcher(abc.ABC):

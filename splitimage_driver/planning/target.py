@@ -124,11 +124,9 @@ class _Laying:
                     continue
                 condition = frozenset((*layer.when, part.name))
                 for e in layer.entries:
-                    # The composite's own parts were resolved at capture; a
-                    # file set meets this base's links only now.
-                    path = place(e.path) if fileset else e.path
-                    if fileset and e.is_dir:
-                        path = place.directory(e.path)
+                    # Parts captured with this base name real places; others
+                    # meet this base's links only now.
+                    path = place.directory(e.path) if e.is_dir else place(e.path)
                     placed = e if path == e.path else msgspec.structs.replace(
                         e, path=path, link=place(e.link) if e.link else b"")
                     source = (Source(part.blob, parts_.member(layer, e))

@@ -269,7 +269,8 @@ def test_damaged_blobs(tmp_path: Path) -> None:
 
 
 def test_a_root_tar_of_another_maker(tmp_path: Path) -> None:
-    """bsdtar writes attributes in its own form too."""
+    """bsdtar writes ACLs as star does, with names and numbers, and a mode
+    that does not know the mask."""
     maker = shutil.which("bsdtar")
     if maker is None:
         pytest.skip("bsdtar is not installed")
@@ -279,4 +280,5 @@ def test_a_root_tar_of_another_maker(tmp_path: Path) -> None:
     os.setxattr(tmp_path / "tree" / "f", acl.ACCESS, ACCESS)
     subprocess.run([maker, "-C", tmp_path / "tree", "--acls", "--xattrs", "-cf",
                     tmp_path / "x.tar", "."], check=True)
-    assert TarTree(tmp_path / "x.tar").manifest() == DirTree(tmp_path / "tree").manifest()
+    assert differences(TarTree(tmp_path / "x.tar").manifest(),
+                       DirTree(tmp_path / "tree").manifest()) == []

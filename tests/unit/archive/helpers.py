@@ -82,6 +82,9 @@ def members(draw: st.DrawFn, at: st.SearchStrategy[bytes] = paths) -> tuple[File
     common: dict[str, Any] = {"path": draw(at), "type": kind, "uid": draw(ids), "gid": draw(ids),
                               "xattrs": draw(xattrs)}
     common["mode"] = 0o777 if kind == "l" else draw(st.integers(0, 0o7777))
+    listed = dict(common["xattrs"]).get(acl.ACCESS)
+    if listed and kind != "l":  # as the kernel has it
+        common["mode"] = acl.mode(listed, common["mode"])
     common["mtime"] = 0 if kind == "d" else draw(times)
     content = b""
     if kind == "f":

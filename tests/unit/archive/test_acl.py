@@ -36,6 +36,10 @@ def test_round_trip_in_any_order(four: tuple[int, int, int, int], users: dict[in
     assert len(value) == 4 + 8 * len(lines)
 
 
+def test_the_mode_shows_the_mask_as_the_group() -> None:
+    assert acl.mode(KERNEL, 0o4700) == 0o4664
+
+
 @pytest.mark.parametrize("text", [
     "", "\n", "user::rw-,group::r--,other::r--"], ids=["empty", "blank", "only the mode"])
 def test_what_says_no_more_than_the_mode_is_none(text: str) -> None:

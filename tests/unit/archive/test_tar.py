@@ -171,6 +171,12 @@ def test_the_binary_acl_wins_over_its_text(tmp_path: Path) -> None:
     assert dict(member.entry.xattrs) == {acl.ACCESS: ACL}
 
 
+def test_the_mode_follows_the_acl(tmp_path: Path) -> None:
+    member = info("f", mode=0o4640, pax_headers={"SCHILY.acl.access": TEXT})
+    [found] = TarTree(saved(tmp_path, foreign((member, b"")))).members()
+    assert found.entry.mode == 0o4660
+
+
 @pytest.mark.parametrize("headers", [
     {"SCHILY__acl__access": "user::rw-,user:www-data:rw-,group::r--,mask::rw-,other::r--"},
     {"SCHILY__xattr__system__posix_acl_access": "nonsense"}])
