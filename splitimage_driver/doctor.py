@@ -185,16 +185,19 @@ def _accelerator(conf: Any) -> Check:
 
 
 def _kvm_group() -> Check:
-    owner = _KVM.stat()
+    """Why this user may not use the device. A device made without udev may
+    have another group's number: nobody should join that group."""
+    device = _KVM.stat()
     try:
-        group = grp.getgrgid(owner.st_gid).gr_name
+        group = grp.getgrnam("kvm")
     except KeyError:
-        group = str(owner.st_gid)
-    if owner.st_gid in (os.getgid(), *os.getgroups()) or not owner.st_mode & stat.S_IWGRP:
-        return Check(name="kvm group", ok=None, detail=f"group {group} may not use /dev/kvm",
-                     mend="let udev set its usual mode: apt-get install udev, then boot again")
-    return Check(name="kvm group", ok=None, detail=f"this user is not in the group {group}",
-                 mend=f'usermod --append --groups {group} "$USER" as root, then log in again')
+        group = None
+    if (group is None or device.st_gid != group.gr_gid or not device.st_mode & stat.S_IWGRP
+            or group.gr_gid in (os.getgid(), *os.getgroups())):
+        return Check(name="kvm group", ok=None, detail="/dev/kvm is not the group kvm's to use",
+                     mend="let udev set its owner and mode: apt-get install udev, then boot again")
+    return Check(name="kvm group", ok=None, detail="this user is not in the group kvm",
+                 mend='usermod --append --groups kvm "$USER" as root, then log in again')
 
 
 def _firmware(conf: Any) -> Check:

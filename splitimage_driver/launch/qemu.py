@@ -162,7 +162,11 @@ class QemuLauncher(base.Launcher):
         elif server.pid:
             return server
         else:
-            fresh = self._found(server, command.Files(Path(server.directory)))
+            try:
+                fresh = self._found(server, command.Files(Path(server.directory)))
+            except exceptions.LaunchFailed as error:  # it is still setting itself up, or hangs
+                LOG.debug("%s", error)
+                return server
         self._store.save_server(fresh)
         return fresh
 

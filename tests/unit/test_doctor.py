@@ -197,3 +197,17 @@ def test_a_store_of_someone_else(healthy: Any, tmp_path: Path,
     unreadable(monkeypatch, tmp_path)
     check = found(healthy, tmp_path / "store")["store"]
     assert check.ok is False and "not writable" in check.detail
+
+
+@pytest.mark.parametrize(("gid", "mode", "groups", "mend"), [
+    (108, 0o660, [5], "usermod --append --groups kvm"),
+    (108, 0o600, [5], "udev"), (109, 0o660, [5], "udev"), (108, 0o660, [108], "udev")])
+def test_only_the_group_kvm_is_to_be_joined(
+        monkeypatch: pytest.MonkeyPatch, gid: int, mode: int, groups: list[int],
+        mend: str) -> None:
+    device = types.SimpleNamespace(st_gid=gid, st_mode=mode)
+    monkeypatch.setattr(doctor, "_KVM", types.SimpleNamespace(stat=lambda: device))
+    monkeypatch.setattr(doctor.grp, "getgrnam", lambda name: types.SimpleNamespace(gr_gid=108))
+    monkeypatch.setattr(doctor.os, "getgid", lambda: 1000)
+    monkeypatch.setattr(doctor.os, "getgroups", lambda: groups)
+    assert mend in doctor._kvm_group().mend

@@ -1,0 +1,116 @@
+"""A bootable disk of 48 MiB, made in a second or two without root.
+
+This host's kernel, busybox and nothing else: by BIOS through syslinux, by
+UEFI through the firmware's own shell and the kernel's EFI stub. It
+
+* counts its boots in the disk's sector :data:`SECTOR` and on the console,
+* answers HTTP on port 80 after a moment, greets on port 2200, is silent on
+  port 7000 but keeps the connection, refuses every other,
+* shuts down when its power button is pressed.
+
+Needs the packages busybox-static, cpio, fdisk, mtools, syslinux.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+PAGE = b"the tiny guest\n"
+READY = "the tiny guest is ready"
+SECTOR = 80000  # between the partition and the disk's end
+_SIZE = 48 << 20
+_FIRST = 2048
+_SECTORS = 75000
+_MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "button", "evdev")
+_INIT = f"""#!/bin/busybox sh
+export PATH=/bin
+/bin/busybox --install -s /bin
+mount -t devtmpfs dev /dev; mount -t proc proc /proc; mount -t sysfs sys /sys
+while read module; do insmod $module; done </modules
+ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0
+boots=$(dd if=/dev/vda bs=512 skip={SECTOR} count=1 2>/dev/null | tr -d '\\0')
+boots=$((${{boots:-0}} + 1))
+echo $boots | dd of=/dev/vda bs=512 seek={SECTOR} conv=sync,notrunc,fsync 2>/dev/null
+echo "boot number $boots"
+ls /dev/vd? | tr '\\n' ' '; echo
+acpid -l /dev/null
+nc -ll -p 2200 -e echo hello &
+nc -ll -p 7000 -e sleep 1000 &
+echo "{READY}"
+sleep 1
+httpd -p 80 -h /www
+while :; do sleep 1000; done
+"""
+
+
+def kernel() -> Path:
+    """The newest kernel of this host that has modules."""
+    found = [file for file in Path("/boot").glob("vmlinuz-*")
+             if Path("/lib/modules", file.name.removeprefix("vmlinuz-")).is_dir()]
+    return max(found, key=lambda file: file.stat().st_mtime)
+
+
+def build(directory: Path) -> Path:
+    """Make ``directory``/tiny.raw."""
+    root = directory / "root"
+    for name in ("bin", "dev", "proc", "sys", "www", "etc/acpi/PWRF"):
+        (root / name).mkdir(parents=True)
+    _run("cp", "/bin/busybox", root / "bin/busybox")
+    _script(root / "init", _INIT)
+    _script(root / "etc/acpi/PWRF/00000080", "#!/bin/busybox sh\n/bin/busybox poweroff -f\n")
+    (root / "www/index.html").write_bytes(PAGE)
+    modules = _modules(kernel().name.removeprefix("vmlinuz-"))
+    for module in modules:
+        _run("cp", module, root / module.name)
+    (root / "modules").write_text("".join(f"/{module.name}\n" for module in modules))
+    names = "".join(f"{path.relative_to(root)}\n" for path in sorted(root.rglob("*")))
+    initrd = directory / "initrd"
+    initrd.write_bytes(_run("cpio", "-H", "newc", "-o", "--quiet", "-D", root,
+                            send=names.encode()))
+    return _disk(directory / "tiny.raw", initrd)
+
+
+def _disk(disk: Path, initrd: Path) -> Path:
+    with disk.open("wb") as stream:
+        stream.truncate(_SIZE)
+    _run("sfdisk", "-q", disk, send=f"{_FIRST},{_SECTORS},0xc,*\n".encode())
+    loader = next(path for path in map(Path, ("/usr/lib/syslinux/mbr/mbr.bin",
+                                              "/usr/lib/SYSLINUX/mbr.bin")) if path.exists())
+    with disk.open("r+b") as stream:
+        stream.write(loader.read_bytes()[:440])
+    image = f"{disk}@@{_FIRST * 512}"
+    _run("mformat", "-i", image, "-c", "16", "-T", str(_SECTORS), "-h", "64", "-s", "32",
+         "-H", str(_FIRST), "::")
+    words = "console=ttyS0 quiet panic=-1"
+    (disk.parent / "syslinux.cfg").write_text(
+        f"default tiny\nlabel tiny\nkernel vmlinuz\ninitrd initrd\nappend {words}\n")
+    (disk.parent / "startup.nsh").write_text(f"vmlinuz initrd=\\initrd {words}\r\n")
+    _run("mcopy", "-i", image, kernel(), "::vmlinuz")
+    _run("mcopy", "-i", image, initrd, disk.parent / "syslinux.cfg",
+         disk.parent / "startup.nsh", "::")
+    _run("syslinux", "--install", "-t", str(_FIRST * 512), disk)
+    return disk
+
+
+def _modules(version: str) -> list[Path]:
+    """Files of the modules and what they need, in the order to load them."""
+    found: dict[Path, None] = {}
+    for name in _MODULES:
+        output = _run("/sbin/modprobe", "-S", version, "--show-depends", name).decode()
+        found.update((Path(line.split()[1]), None) for line in output.splitlines()
+                     if line.startswith("insmod "))
+    return list(found)
+
+
+def _script(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def _run(*words: str | Path, send: bytes = b"") -> bytes:
+    done = subprocess.run(words, input=send, capture_output=True, check=False,
+                          env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
+    assert done.returncode == 0, f"{words}: {done.stderr.decode()}"
+    return done.stdout
