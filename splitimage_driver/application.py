@@ -45,8 +45,8 @@ class Application:
 
     @functools.cached_property
     def images(self) -> ImageService:
-        return ImageService(self.conf, self.store, emulate=self.accelerator == accelerator.TCG,
-                            owner=self.project)
+        return ImageService(self.conf, self.store, owner=self.project,
+                            emulate=lambda: self.accelerator == accelerator.TCG)
 
     @functools.cached_property
     def composites(self) -> CompositeService:

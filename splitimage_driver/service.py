@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,17 +48,19 @@ class Assembled(msgspec.Struct, frozen=True, kw_only=True):
 
 class ImageService:
     """:param conf: all option groups
-    :param emulate: whether hardware virtualisation does not work here
+    :param emulate: tells whether hardware virtualisation does not work here;
+        asked only when that matters, because finding out takes time
     :param owner: the project that acts
     """
 
-    def __init__(self, conf: Any, store: Store, *, emulate: bool, owner: str) -> None:
-        self.conf, self.store, self.emulate, self.owner = conf, store, emulate, owner
+    def __init__(self, conf: Any, store: Store, *, emulate: Callable[[], bool],
+                 owner: str) -> None:
+        self.conf, self.store, self._emulate, self.owner = conf, store, emulate, owner
         self.identity = Identity(conf.capture.exclude)
 
     def session(self, disk: Path, disk_format: str, mounts: Any, **kwargs: Any) -> DiskSession:
         return DiskSession(disk, disk_format, mounts, options=self.conf.assembly,
-                           emulate=self.emulate, **kwargs)
+                           emulate=self._emulate(), **kwargs)
 
     # -- capture --------------------------------------------------------------------
 
@@ -129,7 +131,7 @@ class ImageService:
         wanted = recipe(composite.base.disk,
                         [composite.parts[n].id for n in names] + [f.id for f in filesets],
                         answers, self.identity.digest_options())
-        equation, rates, prepare = weights.chosen(self.conf.planning, self.emulate, cost)
+        equation, rates, prepare = weights.chosen(self.conf.planning, self._emulate(), cost)
         common: dict[str, Any] = {"request": request, "composite": composite.id, "parts": names,
                   "recipe": wanted, "equation": cost or self.conf.planning.cost}
         exact = self.store.find_recipe(wanted, owner=self.owner)
