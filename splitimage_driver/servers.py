@@ -76,10 +76,14 @@ class ServerService:
         with self.images.disk_for(assembled) as backing:
             for number in range(1, wish.count + 1):
                 server = self._record(wish, number, plan, assembled)
-                servers.append(self.launcher.start(
-                    server, backing=backing, backing_format="qcow2", memory=wish.memory,
-                    cpus=wish.cpus, ports=_ports(wish),
-                    firmware=composite.hardware.get("firmware", "bios")))
+                try:
+                    servers.append(self.launcher.start(
+                        server, backing=backing, backing_format="qcow2", memory=wish.memory,
+                        cpus=wish.cpus, ports=_ports(wish),
+                        firmware=composite.hardware.get("firmware", "bios")))
+                except exceptions.SplitImageError:
+                    self.launcher.delete(server)
+                    raise
         measured = {**assembled.facts, "start_seconds": time.monotonic() - began}
         if wish.wait is not None:
             measured["answer_seconds"] = self._wait(servers, wish, wish.wait)

@@ -237,7 +237,9 @@ class ImageService:
     def _carry_out(self, plan: Plan, *, publish: bool) -> Assembled:
         assert plan.work is not None and plan.target is not None  # noqa: S101 (not exact)
         candidate, began = plan.estimate.candidate, time.monotonic()
-        with self.store.scratch() as scratch:
+        blobs = {source.blob for source in plan.work.sources.values()}
+        # Held, so that a prune in between takes nothing away.
+        with self.store.hold([candidate.disk, *blobs]), self.store.scratch() as scratch:
             disk = scratch / "disk.qcow2"
             with Operation("copy", subject=candidate.name):
                 disks.copy(self.store.path(candidate.disk), disk, expected=candidate.disk)

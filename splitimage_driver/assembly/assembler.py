@@ -7,7 +7,6 @@ import io
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from typing import BinaryIO
 
 from oslo_log import log as logging
@@ -112,8 +111,8 @@ def _write(stream: BinaryIO, work: Work, read: Reader) -> int:
     """
     missing = {e.path for e in work.missing}
     carried = {e.path for e in work.contents}
-    with closing(TarWriter(stream)) as tar, Operation(
-            "inject", total=work.inject_bytes, unit="bytes") as step:
+    with Operation("inject", total=work.inject_bytes, unit="bytes") as step:
+        tar = TarWriter(stream)
         for e in work.missing:
             if e.is_dir:
                 tar.add(e)
@@ -139,6 +138,8 @@ def _write(stream: BinaryIO, work: Work, read: Reader) -> int:
                     led.add(e.link)
         for e in work.directories:
             tar.add(e, mtime=e.mtime)
+        # Not in a finally: a cut archive must not look like a whole one.
+        tar.close()
         return step.current
 
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 from oslo_log import log as logging
 
-from splitimage_driver import exceptions
+from splitimage_driver import doctor, exceptions
 from splitimage_driver.model.composite import Mount
 from splitimage_driver.progress import Operation
 
@@ -69,6 +69,7 @@ class DiskSession:
         except ImportError as error:
             raise exceptions.ToolMissing(tool="the libguestfs python binding",
                                          package="python3-guestfs") from error
+        doctor.kernel()
         g = self._handle = guestfs.GuestFS(python_return_dict=True)
         try:
             g.set_backend("direct")

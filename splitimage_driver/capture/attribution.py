@@ -62,12 +62,15 @@ class Attribution:
     :param db: its packages; None: no package database, no evidence at all
     :param base: names of the packages of the operating system
     :param groups: the groups of all others
+    :param shared: contents of its files of accounts
     """
 
     def __init__(self, tree: Manifest, db: PackageDB | None, base: frozenset[str],
-                 groups: Groups | None, place: Resolver) -> None:
+                 groups: Groups | None, place: Resolver, shared: Mapping[bytes, bytes]) -> None:
+        self.shared = shared
         self.tree, self.db, self.base, self.groups, self.place = tree, db, base, groups, place
         self._found: dict[bytes, Evidence] = {}
+        self._created: dict[str, Group | None] = {}
 
     def package(self, name: str) -> Group | None:
         """The group of a package (by name, with or without architecture)."""
@@ -119,6 +122,8 @@ class Attribution:
             owners = self.owners(source)
             if owners:
                 return _single(owners), "compiled"
+        if entry is not None and (group := self._holder(entry)) is not None:
+            return group, "account"
         unit = name.removesuffix(b".dsh-also")
         if _UNIT.search(unit) and unit in self._units:
             return self._units[unit], "unit"
@@ -152,6 +157,16 @@ class Attribution:
         return None
 
     @functools.cached_property
+    def _accounts(self) -> tuple[dict[int, str], dict[int, str]]:
+        """Names of the system's users and groups by number, without root."""
+        found = []
+        for path in (b"etc/passwd", b"etc/group"):
+            fields = [line.split(b":") for line in self.shared.get(path, b"").splitlines()]
+            found.append({int(f[2]): f[0].decode("utf-8", "replace") for f in fields
+                          if len(f) > 2 and f[2].isdigit() and 0 < int(f[2]) < 1000})
+        return found[0], found[1]
+
+    @functools.cached_property
     def _units(self) -> Mapping[bytes, Group]:
         found: dict[bytes, Group] = {}
         for path in self.tree.by_path:
@@ -170,6 +185,16 @@ class Attribution:
                  if package.scripts and (group := self.package(key)) is not None]
         return sorted(found, key=lambda pair: pair[0] == BASE)
 
+    def _holder(self, entry: FileEntry) -> Group | None:
+        """The optional group whose account owns the file: a service's data
+        belongs to the service."""
+        for number, accounts in ((entry.uid, self._accounts[0]), (entry.gid, self._accounts[1])):
+            name = accounts.get(number)
+            group = self.account(name) if name else None
+            if group and group != BASE:
+                return group
+        return None
+
     def _mentioned(self, path: bytes) -> Group | None:
         pattern = re.compile(b"/" + re.escape(path) + rb"(?![\w.-])")
         literal = b"/" + path
@@ -180,6 +205,11 @@ class Attribution:
 
     def account(self, name: str) -> Group | None:
         """The group whose scripts create an account."""
+        if name not in self._created:
+            self._created[name] = self._creator(name)
+        return self._created[name]
+
+    def _creator(self, name: str) -> Group | None:
         pattern = re.compile(rb"(adduser|addgroup|useradd|groupadd|sysusers)[^\n]*"
                              rb"(?<![\w-])" + re.escape(name.encode()) + rb"(?![\w-])")
         for group, scripts in self._scripts:

@@ -71,7 +71,7 @@ class GoldState:
         return found
 
     def read(self, paths: Iterable[bytes]) -> dict[bytes, bytes]:
-        return self.tree.read(paths)
+        return self.tree.read(paths, place=self.mapped)
 
 
 class Spool:

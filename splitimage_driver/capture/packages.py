@@ -31,7 +31,8 @@ from splitimage_driver.planning.target import derived
 #: Files that every installed system has and no package lists: the machine's
 #: own settings. Shell patterns over the whole path.
 OS_FILES = (
-    "", "boot*", "efi*", "lib/modules/*", "usr/lib/modules/*", "dev/*", "lost+found",
+    "", "media", "mnt", "srv", "opt", "home", "root", "root/.bashrc", "root/.profile", "etc/opt",
+    "boot*", "efi*", "lib/modules/*", "usr/lib/modules/*", "dev/*", "lost+found",
     "bin", "sbin", "lib", "lib32", "lib64", "libx32", "initrd.img*", "vmlinuz*",
     "etc/fstab", "etc/crypttab", "etc/hostname", "etc/hosts", "etc/hosts.*", "etc/networks",
     "etc/resolv.conf", "etc/nsswitch.conf", "etc/localtime", "etc/timezone", "etc/adjtime",
@@ -43,7 +44,7 @@ OS_FILES = (
     "etc/ld.so.conf*", "etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/subuid",
     "etc/subgid", "etc/shells", "etc/alternatives/*", "etc/udev/*", "etc/sysctl.*",
     "etc/cloud*", "etc/selinux/*", "etc/inittab", "etc/*release", "etc/extlinux*",
-    "usr/lib/locale/*", "usr/share/mime/*", "usr/share/info/dir", "usr/local", "usr/local/*/",
+    "usr/lib/locale/*", "usr/share/mime/*", "usr/share/info/dir", "usr/local",
     "usr/lib/udev/hwdb.bin", "etc/udev/hwdb.bin", "usr/share/glib-2.0/schemas/gschemas.compiled",
     "var/lib/dpkg/*", "var/lib/apt/*", "var/lib/systemd/*", "var/lib/ucf/*", "var/lib/pam/*",
     "var/lib/initramfs-tools/*", "var/lib/shells.state", "var/lib/misc/*", "var/lib/python/*",
@@ -97,7 +98,7 @@ def split(state: GoldState, software: Mapping[str, Sequence[str]], *, rest: str,
         if inside:
             draft.notes.append(f"{name}: {', '.join(inside)} is needed by the system itself "
                                "and stays in the base")
-    owner = Attribution(state.manifest, db, base, groups, state.place)
+    owner = Attribution(state.manifest, db, base, groups, state.place, state.shared)
     return _Packages(state, draft, owner, identity).run()
 
 
@@ -136,7 +137,7 @@ class _Packages:
                 self.draft.claim(self.draft.name(each), ALWAYS, e.path, e)
             return
         group = evidence.group
-        if group == BASE and not owners and _OWN.match(e.path):
+        if group == BASE and not owners and not e.is_dir and _OWN.match(e.path):
             group = None
         if group is None and not owners and _OS.match(e.path):
             group = BASE

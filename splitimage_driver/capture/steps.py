@@ -58,7 +58,8 @@ class _Steps:
             self.draft.notes.append(
                 "no package database: parts are files only, each requires the steps before it")
         self._order = {state.name: n for n, state in enumerate(states)}
-        self.owner = Attribution(final.manifest, final.packages, base, groups, final.place)
+        self.owner = Attribution(final.manifest, final.packages, base, groups, final.place,
+                                 final.shared)
 
     def _roots(self) -> dict[str, tuple[str, ...]]:
         """For each step the packages it was made for: those it installed that

@@ -39,8 +39,8 @@ def equation(name: str) -> Cost:
                                           reason=str(error))
 
     try:
-        manager: driver.DriverManager[Any] = driver.DriverManager("splitimage.costs", name, invoke_on_load=True,
-                                       on_load_failure_callback=failed)
+        manager: driver.DriverManager[Any] = driver.DriverManager(
+            "splitimage.costs", name, invoke_on_load=True, on_load_failure_callback=failed)
     except NoMatches as error:
         raise exceptions.PluginLoadFailed(namespace="splitimage.costs", name=name,
                                           reason="no such plugin is installed") from error
