@@ -131,16 +131,11 @@ class Attribution:
             found = rule(path)
             if found is not None:
                 return found, rule.__name__.strip("_")
-        while above:
-            # What lies in a directory that one group made is that group's.
-            owners = self.owners(above)
-            if owners:
-                group = _single(owners)
-                return (group if BASE not in owners else None), "directory"
-            known = self._found.get(above)
-            if known is not None and known.group not in (None, BASE):
-                return known.group, "directory"
-            above = entries.parent(above)
+        # What lies in a directory that one group made is that group's.
+        if above:
+            found = self.evidence(above).group
+            if found not in (None, BASE):
+                return found, "directory"
         return None, "none"
 
     def _territory(self, path: bytes, group: Group | None) -> Group | None:

@@ -268,9 +268,10 @@ def _is_archive(path: Path) -> bool:
         with path.open("rb") as stream:
             head = stream.read(6)
     except OSError as error:
-        raise exceptions.InvalidInput(what=str(path), reason=error.strerror or str(error)) from error
+        raise exceptions.InvalidInput(what=str(path),
+                                      reason=error.strerror or str(error)) from error
     return (head[:2] == b"\x1f\x8b" or head[:4] == b"\x28\xb5\x2f\xfd" or head == b"\xfd7zXZ\x00"
-            or head[:4] != b"QFI\xfb" and tarfile.is_tarfile(path))
+            or (head[:4] != b"QFI\xfb" and tarfile.is_tarfile(path)))
 
 
 def _versions(state: GoldState) -> dict[str, str]:

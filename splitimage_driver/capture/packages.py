@@ -46,7 +46,7 @@ OS_FILES = (
     "etc/cloud*", "etc/selinux/*", "etc/inittab", "etc/*release", "etc/extlinux*",
     "usr/lib/locale/*", "usr/share/mime/*", "usr/share/info/dir", "usr/local",
     "usr/lib/udev/hwdb.bin", "etc/udev/hwdb.bin", "usr/share/glib-2.0/schemas/gschemas.compiled",
-    "var/lib/dpkg/*", "var/lib/apt/*", "var/lib/systemd/*", "var/lib/ucf/*", "var/lib/pam/*",
+    "var/lib/private", "var/log/private", "var/lib/dpkg/*", "var/lib/apt/*", "var/lib/systemd/*", "var/lib/ucf/*", "var/lib/pam/*",
     "var/lib/initramfs-tools/*", "var/lib/shells.state", "var/lib/misc/*", "var/lib/python/*",
     "var/lib/ca-certificates*", "var/lib/xml-core/*", "var/lib/polkit-1*", "var/lib/dbus*",
     "var/cache/*", "var/lock", "var/run", "var/lib/rpm/*", "usr/lib/sysimage/*",
