@@ -230,7 +230,10 @@ class ImageService:
             return plan, done
 
     def _match(self, plan: Plan) -> Assembled:
-        image = self.store.image(plan.estimate.candidate.id)
+        candidate = plan.estimate.candidate
+        if candidate.kind == BASE:  # nothing but the system was asked for
+            return Assembled(image=None, disk=candidate.disk, facts={"assembly_seconds": 0.0})
+        image = self.store.image(candidate.id)
         self.store.touch_image(image.id)
         return Assembled(image=image, disk=image.disk, facts={"assembly_seconds": 0.0})
 
