@@ -173,6 +173,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     missing: int
     missing_bytes: int
     excess: int
+    excess_bytes: int = 0
     inject_bytes: int
     fetch_bytes: int
     refused: str = ""

@@ -37,6 +37,7 @@ def estimate(candidate: Candidate, tree: Manifest, target: Target, *, cost: Cost
         candidate=candidate, match=_match(candidate, amounts),
         cost=math.inf if refused else total(terms), terms=tuple(terms),
         missing=amounts.missing, missing_bytes=amounts.missing_bytes, excess=amounts.excess,
+        excess_bytes=amounts.excess_bytes,
         inject_bytes=work.inject_bytes, fetch_bytes=fetch, refused=refused), work
 
 
