@@ -8,7 +8,10 @@ UEFI through the firmware's own shell and the kernel's EFI stub. It
   port 7000 but keeps the connection, refuses every other,
 * shuts down when its power button is pressed.
 
-Needs the packages busybox-static, cpio, fdisk, mtools, syslinux.
+With :func:`add_root` its disk gets a root file system for libguestfs to find;
+the guest then answers HTTP out of ``/srv/www`` of that.
+
+Needs the packages busybox-static, cpio, e2fsprogs, fdisk, mtools, syslinux.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ SECTOR = 80000  # between the partition and the disk's end
 _SIZE = 48 << 20
 _FIRST = 2048
 _SECTORS = 75000
+_ROOT, _ROOT_SECTORS = 81920, 20 * 2048
 _MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "button", "evdev")
 _INIT = f"""#!/bin/busybox sh
 export PATH=/bin
@@ -40,7 +44,10 @@ nc -ll -p 2200 -e echo hello &
 nc -ll -p 7000 -e sleep 1000 &
 echo "{READY}"
 sleep 1
-httpd -p 80 -h /www
+www=/www
+# Not to be written: what booted must be what was assembled.
+if mount -t ext4 -o ro /dev/vda2 /root 2>/dev/null; then www=/root/srv/www; fi
+httpd -p 80 -h $www
 while :; do sleep 1000; done
 """
 
@@ -55,7 +62,7 @@ def kernel() -> Path:
 def build(directory: Path) -> Path:
     """Make ``directory``/tiny.raw."""
     root = directory / "root"
-    for name in ("bin", "dev", "proc", "sys", "www", "etc/acpi/PWRF"):
+    for name in ("bin", "dev", "proc", "root", "sys", "www", "etc/acpi/PWRF"):
         (root / name).mkdir(parents=True)
     _run("cp", "/bin/busybox", root / "bin/busybox")
     _script(root / "init", _INIT)
@@ -70,6 +77,20 @@ def build(directory: Path) -> Path:
     initrd.write_bytes(_run("cpio", "-H", "newc", "-o", "--quiet", "-D", root,
                             send=names.encode()))
     return _disk(directory / "tiny.raw", initrd)
+
+
+def add_root(disk: Path, tree: Path, uuid: str) -> None:
+    """Give the disk a second partition: a root file system with ``tree``,
+    all of it root's."""
+    image = disk.with_name("root.ext4")
+    with disk.open("r+b") as stream:
+        stream.truncate((_ROOT + _ROOT_SECTORS) * 512)
+    _run("sfdisk", "-q", "--append", disk, send=f"{_ROOT},{_ROOT_SECTORS},L\n".encode())
+    _run("mke2fs", "-q", "-F", "-t", "ext4", "-U", uuid, "-E", "root_owner=0:0", "-d", tree,
+         image, f"{_ROOT_SECTORS // 2}k")
+    _run("dd", f"if={image}", f"of={disk}", "bs=1M", f"seek={_ROOT // 2048}", "conv=notrunc,sparse",
+         "status=none")
+    image.unlink()
 
 
 def _disk(disk: Path, initrd: Path) -> Path:
