@@ -113,7 +113,9 @@ class _Laying:
     # -- claims ---------------------------------------------------------------
 
     def _collect(self) -> tuple[dict[bytes, list[Claim]], dict[bytes, dict[bytes, list[Claim]]]]:
-        names = {p.name for p in self.parts}
+        # Conditions are about the composite's parts: a file set that happens
+        # to have the name of one must not stand in for it.
+        names = {p.name for p in self.parts if p.kind != parts_.FILESET}
         place = Resolver(self.base)
         claims: dict[bytes, list[Claim]] = {}
         row_claims: dict[bytes, dict[bytes, list[Claim]]] = {}
@@ -122,7 +124,8 @@ class _Laying:
             for layer in part.manifest.layers:
                 if not names.issuperset(layer.when):
                     continue
-                condition = frozenset((*layer.when, part.name))
+                condition = frozenset((*layer.when, f"fileset {part.name}" if fileset
+                                       else part.name))
                 for e in layer.entries:
                     # Parts captured with this base name real places; others
                     # meet this base's links only now.
