@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 import msgspec
 from oslo_log import log as logging
 
-from splitimage_driver import exceptions
+from splitimage_driver import exceptions, plugins
 from splitimage_driver.archive import fileset
 from splitimage_driver.archive.tree import BlobTree, Limits, TarTree, open_tree
 from splitimage_driver.assembly import assembler, disks
-from splitimage_driver.assembly.guestfs import DiskSession
+from splitimage_driver.assembly.base import NAMESPACE, Opener
 from splitimage_driver.capture import clean, conflicts, inspect, pack
 from splitimage_driver.capture.gold import GoldState, Spool
 from splitimage_driver.capture.identity import Identity
@@ -57,10 +57,8 @@ class ImageService:
                  owner: str) -> None:
         self.conf, self.store, self._emulate, self.owner = conf, store, emulate, owner
         self.identity = Identity(conf.capture.exclude)
-
-    def session(self, disk: Path, disk_format: str, mounts: Any, **kwargs: Any) -> DiskSession:
-        return DiskSession(disk, disk_format, mounts, options=self.conf.assembly,
-                           emulate=self._emulate(), **kwargs)
+        self.session: Opener = plugins.load(NAMESPACE, conf.assembly.driver)(conf.assembly,
+                                                                             emulate)
 
     # -- capture --------------------------------------------------------------------
 
@@ -131,7 +129,8 @@ class ImageService:
         wanted = recipe(composite.base.disk,
                         [composite.parts[n].id for n in names] + [f.id for f in filesets],
                         answers, self.identity.digest_options())
-        equation, rates, prepare = weights.chosen(self.conf.planning, self._emulate(), cost)
+        weighing = weights.chosen(self.conf.planning, emulate=self._emulate())
+        equation = weights.equation(cost or self.conf.planning.cost)
         common: dict[str, Any] = {"request": request, "composite": composite.id, "parts": names,
                   "recipe": wanted, "equation": cost or self.conf.planning.cost}
         exact = self.store.find_recipe(wanted, owner=self.owner)
@@ -146,7 +145,7 @@ class ImageService:
                 continue
             estimates.append(nearest.estimate(
                 candidate, self.store.manifest(candidate.manifest), goal, cost=equation,
-                rates=rates, prepare=prepare, fetched=self._fetched))
+                rates=weighing.rates, prepare=weighing.prepare, fetched=self._fetched))
         ranked = nearest.rank(e for e, _ in estimates)
         best = ranked[0]
         if best.refused:
@@ -294,7 +293,7 @@ class ImageService:
         with self.session(snapshot, "qcow2", candidate.mounts) as session:
             tar = snapshot.with_name("booted.tar")
             session.read_tree(tar)
-            state = GoldState("booted", TarTree(tar))
+            state = GoldState("booted", TarTree(tar), sparse=session.sparse_files())
             cleaned = clean.clean(state.manifest, self.identity, generated={})
             work = Work(state.manifest, cleaned.manifest, {}, cleaned.generated)
             assembler.validate(session, work)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import BinaryIO
 
+#: What file systems give room in, bytes.
+BLOCK = 4096
 Segments = tuple[tuple[int, int], ...]
 
 
@@ -47,6 +50,18 @@ def of_file(descriptor: int, size: int) -> Segments:
             segments.append((start, position - start))
     os.lseek(descriptor, 0, os.SEEK_SET)
     return normal(segments, size)
+
+
+def of_content(stream: BinaryIO) -> Segments:
+    """The map of a file that is known to have holes, by its blocks of zeros:
+    exact up to blocks that were written as zeros."""
+    segments = []
+    position = 0
+    while block := stream.read(BLOCK):
+        if block.strip(b"\0"):
+            segments.append((position, len(block)))
+        position += len(block)
+    return normal(segments, position)
 
 
 def for_tar(segments: Segments, size: int) -> Segments:

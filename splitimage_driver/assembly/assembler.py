@@ -13,7 +13,7 @@ from oslo_log import log as logging
 
 from splitimage_driver import exceptions
 from splitimage_driver.archive.writer import TarWriter
-from splitimage_driver.assembly.guestfs import DiskSession
+from splitimage_driver.assembly.base import Session
 from splitimage_driver.model.entry import FileEntry
 from splitimage_driver.model.plan import Work
 from splitimage_driver.progress import Operation
@@ -26,7 +26,7 @@ Reader = Callable[[str, frozenset[bytes]], Iterable[tuple[bytes, BinaryIO]]]
 _SPOOL = 16 << 20
 
 
-def validate(session: DiskSession, work: Work) -> None:
+def validate(session: Session, work: Work) -> None:
     """Check that the work can be done, without writing anything.
 
     :raises NoSpaceInImage: too few free blocks or inodes, naming where
@@ -76,7 +76,7 @@ def _mount_of(path: bytes, points: Iterable[bytes]) -> bytes:
     return b""
 
 
-def assemble(session: DiskSession, work: Work, read: Reader) -> dict[str, float]:
+def assemble(session: Session, work: Work, read: Reader) -> dict[str, float]:
     """Remove, write, trim; the caller has validated.
 
     :returns: measured facts: seconds by step, bytes injected

@@ -7,6 +7,7 @@ the appliance's own, on paths that were resolved before.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import threading
@@ -14,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-import msgspec
 from oslo_log import log as logging
 
 from splitimage_driver import doctor, exceptions
+from splitimage_driver.assembly.base import Opener, Session, Space
 from splitimage_driver.model.composite import Mount
 from splitimage_driver.progress import Operation
 
@@ -29,16 +30,7 @@ _COMMAND = 96 * 1024
 _FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat")
 
 
-class Space(msgspec.Struct, frozen=True):
-    """Free room of a mounted file system; ``inodes`` -1: it does not count."""
-
-    mountpoint: str
-    block: int
-    blocks: int
-    inodes: int
-
-
-class DiskSession:
+class DiskSession(Session):
     """A context manager around one appliance with one disk.
 
     :param disk: the image file
@@ -209,6 +201,19 @@ class DiskSession:
                 done.set()
                 watcher.join()
 
+    def sparse_files(self) -> set[bytes]:
+        """A tar stream out of the appliance tells no holes; the file system
+        tells which files have some."""
+        listing = self._call("looking for sparse files", self._handle.debug, "sh", [
+            "cd /sysroot && find . -type f -size +7k -printf '%b %s %P\\0' | base64"])
+        found = set()
+        for record in base64.b64decode(listing).split(b"\0"):
+            blocks, _, rest = record.partition(b" ")
+            size, _, path = rest.partition(b" ")
+            if path and int(blocks) * 512 < int(size):
+                found.add(path)
+        return found
+
     def read_file(self, path: bytes, destination: Path) -> None:
         """Copy one file out of the tree.
 
@@ -295,6 +300,15 @@ class DiskSession:
                 if mount.fstype != "vfat":
                     raise exceptions.ApplianceFailed(step="trim", reason=_line(error)) from error
                 LOG.debug("no trim of %s: %s", mount.mountpoint, error)
+
+
+class Guestfs(Opener):
+    """The libguestfs appliance."""
+
+    def __call__(self, disk: Path, disk_format: str, mounts: Sequence[Mount] | None, *,
+                 readonly: bool = False, shown: str | None = None) -> DiskSession:
+        return DiskSession(disk, disk_format, mounts, options=self.options,
+                           emulate=self.emulate(), readonly=readonly, shown=shown)
 
 
 def _chunks(paths: Iterable[bytes]) -> Iterator[tuple[str, int]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
+import msgspec
 from oslo_log import log as logging
 
 from splitimage_driver import exceptions
+from splitimage_driver.archive.sparse import of_content
 from splitimage_driver.archive.tree import Tree
 from splitimage_driver.capture.packagedb import base as packagedb
 from splitimage_driver.merge import registry
@@ -30,9 +32,11 @@ class GoldState:
     :param tree: where contents can be read again
     :param place: the base's resolver: all states use the base's directory
         links, so that a path means the same in each
+    :param sparse: files that have holes, where ``tree`` cannot tell
     """
 
-    def __init__(self, name: str, tree: Tree, place: Resolver | None = None) -> None:
+    def __init__(self, name: str, tree: Tree, place: Resolver | None = None,
+                 sparse: Container[bytes] = ()) -> None:
         self.name, self.tree = name, tree
         manifest = tree.manifest()
         self.place = place or Resolver(manifest)
@@ -42,9 +46,19 @@ class GoldState:
         if any(self.place(e.path) != e.path for e in manifest):
             self.mapped = self.place
             manifest = tree.manifest(self.place)
-        self.manifest: Manifest = manifest
+        self.manifest: Manifest = self._with_holes(manifest, sparse)
         self._packages: packagedb.PackageDB | None = None
         self._looked = False
+
+    def _with_holes(self, manifest: Manifest, sparse: Container[bytes]) -> Manifest:
+        holed = {e.sha256: e for e in manifest if e.path in sparse and not e.sparse}
+        if not holed:
+            return manifest
+        maps = {}
+        for path, content in self.tree.contents({e.path for e in holed.values()}, self.mapped):
+            maps[manifest.by_path[path].sha256] = of_content(content)
+        return manifest | [msgspec.structs.replace(e, sparse=maps[e.sha256])
+                           for e in manifest if e.path in sparse and e.sha256 in maps]
 
     @property
     def packages(self) -> packagedb.PackageDB | None:

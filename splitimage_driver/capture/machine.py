@@ -6,22 +6,23 @@ import contextlib
 import tarfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from oslo_log import log as logging
 
-from splitimage_driver import exceptions
+from splitimage_driver import exceptions, plugins
 from splitimage_driver.archive.tree import BlobTree, TarTree, Tree, open_tree
 from splitimage_driver.assembly import assembler, disks
-from splitimage_driver.assembly.guestfs import DiskSession
-from splitimage_driver.capture import clean, conflicts, inspect, pack, packages, steps
+from splitimage_driver.assembly.base import Opener, Session
+from splitimage_driver.capture import clean, conflicts, inspect, pack
 from splitimage_driver.capture.clean import Cleaned
 from splitimage_driver.capture.draft import Draft
 from splitimage_driver.capture.gold import GoldState, Spool
 from splitimage_driver.capture.identity import Identity
+from splitimage_driver.capture.splitter import Splitter
 from splitimage_driver.model import part as parts_
 from splitimage_driver.model.composite import MAX_PARTS, Base, Composite, Mount
 from splitimage_driver.model.entry import text
@@ -32,7 +33,7 @@ from splitimage_driver.progress import Operation
 from splitimage_driver.store.base import Store
 
 LOG = logging.getLogger(__name__)
-Sessions = Callable[..., DiskSession]
+SPLITTERS = "splitimage.splitters"
 
 
 class Gold(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +73,7 @@ class Capture:
     :param sessions: opens a disk: (path, format, mounts, readonly=...)
     """
 
-    def __init__(self, store: Store, sessions: Sessions, *, exclude: Sequence[str],
+    def __init__(self, store: Store, sessions: Opener, *, exclude: Sequence[str],
                  owner: str, public: bool = False) -> None:
         self.store, self.sessions, self.owner, self.public = store, sessions, owner, public
         self.identity = Identity(exclude)
@@ -98,7 +99,8 @@ class Capture:
             base_disk = scratch / "base.qcow2"
             with self._open(gold.disk, base_disk, readonly=onto is not None) as session:
                 session.read_tree(scratch / "base.tar")
-                first = GoldState("base", TarTree(scratch / "base.tar"))
+                first = GoldState("base", TarTree(scratch / "base.tar"),
+                                  sparse=session.sparse_files())
                 step.advance()
                 spool = Spool(scratch / "contents")
                 draft, cleaned, states = self._split(gold, first, rest, spool, scratch)
@@ -130,7 +132,7 @@ class Capture:
     # -- reading ----------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _open(self, disk: Path, copy: Path, *, readonly: bool = False) -> Iterator[DiskSession]:
+    def _open(self, disk: Path, copy: Path, *, readonly: bool = False) -> Iterator[Session]:
         """The gold disk, as a private copy that may be written."""
         info = disks.inspect(disk)
         if readonly:
@@ -145,26 +147,27 @@ class Capture:
     def _step(self, name: str, source: Path, scratch: Path, first: GoldState) -> GoldState:
         """A later step: a root tar, a directory, or a disk."""
         tree: Tree
+        sparse: set[bytes] = set()
         if source.is_dir() or _is_archive(source):
             tree = open_tree(source)
         else:
             info = disks.inspect(source)
             with self.sessions(source, info.format, None, readonly=True) as session:
                 session.read_tree(scratch / f"{name}.tar")
+                sparse = session.sparse_files()
             tree = TarTree(scratch / f"{name}.tar")
-        return GoldState(name, tree, first.place)
+        return GoldState(name, tree, first.place, sparse)
 
     def _split(self, gold: Gold, first: GoldState, rest: str, spool: Spool,
                scratch: Path) -> tuple[Draft, Cleaned, list[GoldState]]:
-        if gold.software:
-            found = packages.split(first, gold.software, rest=rest, identity=self.identity)
-            cleaned = clean.clean(found.base, self.identity, generated=found.generated)
-            return found.draft, cleaned, [first]
         states = [first]
         for name, source in gold.steps:
             states.append(self._step(name, source, scratch, first))
-        draft = steps.split(states, rest=rest, identity=self.identity, spool=spool)
-        return draft, clean.clean(first.manifest, self.identity, generated={}), states
+        splitter: Splitter = plugins.load(SPLITTERS, "packages" if gold.software else "steps")()
+        found = splitter.split(states, gold.software, rest=rest, identity=self.identity,
+                               spool=spool)
+        return found.draft, clean.clean(found.base, self.identity,
+                                        generated=found.generated), states
 
     def _shared(self, first: GoldState, cleaned: Cleaned) -> dict[bytes, bytes]:
         """The base's files that are merged by rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from splitimage_driver import exceptions
 from splitimage_driver.archive import blob
 from splitimage_driver.archive.writer import TarWriter
 from splitimage_driver.capture.draft import Draft
@@ -18,7 +20,7 @@ from splitimage_driver.model import part as parts_
 from splitimage_driver.model.composite import PartRef
 from splitimage_driver.model.entry import FileEntry
 from splitimage_driver.model.manifest import Manifest
-from splitimage_driver.model.part import Layer, Part, PartManifest
+from splitimage_driver.model.part import FILESET, Layer, Part, PartManifest
 from splitimage_driver.planning import target
 from splitimage_driver.progress import Operation
 from splitimage_driver.store.base import Store
@@ -95,10 +97,12 @@ def store_part(store: Store, name: str, kind: str, manifest: PartManifest, spool
                scratch: Path, *, owner: str, packages: Iterable[str] = (),
                public: bool = False) -> Part:
     """Pack and record one part; one that is stored already is not packed
-    again."""
+    again. All but file sets are pending until a composite refers to them."""
+    pending = kind != FILESET
     for known in store.parts(owner=owner):
         if known.id == manifest.digest:
-            return known
+            with contextlib.suppress(exceptions.NotFound):  # deleted just now
+                return store.add_part(known, manifest, pending=pending)
     destination = scratch / f"{name}.squashfs"
     digest, size = "", 0
     if build_blob(manifest, spool, destination):
@@ -107,7 +111,7 @@ def store_part(store: Store, name: str, kind: str, manifest: PartManifest, spool
     return store.add_part(Part(
         id=manifest.digest, name=name, kind=kind, blob=digest, blob_size=size,
         size=manifest.size, files=manifest.files, owner=owner, created=time.time(),
-        packages=tuple(sorted(packages)), public=public), manifest)
+        packages=tuple(sorted(packages)), public=public), manifest, pending=pending)
 
 
 def restore_manifest(base: Manifest, parts: Iterable[PartManifest]) -> PartManifest:

@@ -12,14 +12,13 @@ import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from splitimage_driver import exceptions
 from splitimage_driver.capture.attribution import BASE, Attribution, Group
 from splitimage_driver.capture.draft import ALWAYS, Draft
-from splitimage_driver.capture.gold import GoldState
+from splitimage_driver.capture.gold import GoldState, Spool
 from splitimage_driver.capture.identity import Identity
 from splitimage_driver.capture.packagedb import base as packagedb
+from splitimage_driver.capture.splitter import Split, Splitter
 from splitimage_driver.capture.steps import row_group
 from splitimage_driver.merge import registry, rows
 from splitimage_driver.merge.base import Merger
@@ -64,24 +63,20 @@ def _any(patterns: Sequence[str]) -> re.Pattern[bytes]:
 _OS, _OWN = _any(OS_FILES), _any(_PRIVATE)
 
 
-class Split(msgspec.Struct, frozen=True):
-    """:ivar base: the base's tree before identity is cleaned
-    :ivar generated: contents of files of it that differ from the gold disk's
-    """
+class Packages(Splitter):
+    """One finished machine.
 
-    draft: Draft
-    base: Manifest
-    generated: dict[bytes, bytes]
-
-
-def split(state: GoldState, software: Mapping[str, Sequence[str]], *, rest: str,
-          identity: Identity) -> Split:
-    """Split one finished gold machine.
-
-    :param software: name: its packages
     :raises Unsupported: no package database that can be read
     :raises NotFound: a package is not installed
     """
+
+    def split(self, states: Sequence[GoldState], software: Mapping[str, Sequence[str]], *,
+              rest: str, identity: Identity, spool: Spool) -> Split:
+        return _split(states[0], software, rest=rest, identity=identity)
+
+
+def _split(state: GoldState, software: Mapping[str, Sequence[str]], *, rest: str,
+           identity: Identity) -> Split:
     db = state.packages
     if db is None:
         raise exceptions.Unsupported(
@@ -99,6 +94,9 @@ def split(state: GoldState, software: Mapping[str, Sequence[str]], *, rest: str,
         if inside:
             draft.notes.append(f"{name}: {', '.join(inside)} is needed by the system itself "
                                "and stays in the base")
+    if db.format == "rpm":
+        draft.notes.append("the rpm database stays whole in the base: it names the packages "
+                           "of all parts, also of those that are not asked for")
     owner = Attribution(state.manifest, db, base, groups, state.place, state.shared)
     return _Packages(state, draft, owner, identity).run()
 

@@ -9,7 +9,7 @@ other part is present.
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -18,6 +18,7 @@ from splitimage_driver.capture.draft import ALWAYS, Draft, When
 from splitimage_driver.capture.gold import GoldState, Spool
 from splitimage_driver.capture.identity import Identity
 from splitimage_driver.capture.packagedb import base as packagedb
+from splitimage_driver.capture.splitter import Split, Splitter
 from splitimage_driver.merge import registry, rows, text
 from splitimage_driver.model.entry import FileEntry
 
@@ -30,14 +31,13 @@ class Version(msgspec.Struct, frozen=True):
     entry: FileEntry | None
 
 
-def split(states: Sequence[GoldState], *, rest: str, identity: Identity, spool: Spool) -> Draft:
-    """Split the differences between consecutive states.
+class Steps(Splitter):
+    """States of one machine, cumulative: one for each piece of software."""
 
-    :param states: the base's, then one for each piece of software, cumulative
-    :param rest: name for the part of what no rule attributes
-    :param spool: takes the contents that are merged here
-    """
-    return _Steps(states, rest, identity, spool).run()
+    def split(self, states: Sequence[GoldState], software: Mapping[str, Sequence[str]], *,
+              rest: str, identity: Identity, spool: Spool) -> Split:
+        draft = _Steps(states, rest, identity, spool).run()
+        return Split(draft, states[0].manifest, {})
 
 
 class _Steps:

@@ -6,6 +6,11 @@ from oslo_config import cfg
 
 GROUP = "assembly"
 OPTS = [
+    cfg.StrOpt("driver", default="guestfs",
+               help="""What opens disks and writes into them.
+
+Possible values: the name of an entry point of ``splitimage.assemblers``;
+``guestfs`` is the libguestfs appliance."""),
     cfg.IntOpt("max_parallel", default=1, min=1, max=64,
                help="""How many assemblies run at the same time on this host.
 

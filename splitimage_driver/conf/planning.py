@@ -14,6 +14,11 @@ Possible values: ``download``, ``inject``, ``remove``, ``transport``,
 ``splitimage.costs``.
 
 Related options: ``[planning] alpha``, ``beta``, ``gamma``, ``delta``"""),
+    cfg.StrOpt("weights", default="static",
+               help="""Where rates and weights come from.
+
+Possible values: the name of an entry point of ``splitimage.weights``;
+``static`` takes the options below."""),
     cfg.FloatOpt("bandwidth", default=200e6, min=1,
                  help="Bytes a second at which a missing file reaches this host."),
     cfg.FloatOpt("inject_rate", min=1,
@@ -27,7 +32,7 @@ Unset: 100e6 with hardware virtualisation, 15e6 without."""),
     cfg.FloatOpt("prepare_seconds", min=0,
                  help="""Seconds every assembly takes whatever it does: starting the appliance.
 
-Unset: 4 with hardware virtualisation, 15 without."""),
+Unset: 4 with hardware virtualisation, 12 without."""),
     cfg.FloatOpt("alpha", default=1.0, min=0, help="Weight of the transfer of missing files."),
     cfg.FloatOpt("beta", default=1.0, min=0, help="Weight of their injection."),
     cfg.FloatOpt("gamma", default=1.0, min=0, help="Weight of the removal of files in excess."),

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stevedore import driver
-
-from splitimage_driver import exceptions
+from splitimage_driver import plugins
 from splitimage_driver.launch.base import HTTP_PORTS, Launcher
 from splitimage_driver.store.base import Store
 
@@ -24,17 +22,6 @@ def load(conf: Any, store: Store, accelerator: Callable[[], str]) -> Launcher:
 
     :raises PluginLoadFailed: there is no such plugin, or it does not load
     """
-    name = conf.launch.driver
-    try:
-        manager: driver.DriverManager[Any] = driver.DriverManager(
-            NAMESPACE, name, on_load_failure_callback=_failed)
-    except RuntimeError as error:  # stevedore's NoMatches and MultipleMatches
-        raise exceptions.PluginLoadFailed(name=name, namespace=NAMESPACE,
-                                          reason=str(error)) from error
-    launcher: Launcher = manager.driver(conf.launch, store, accelerator)
+    launcher: Launcher = plugins.load(NAMESPACE, conf.launch.driver)(
+        conf.launch, store, accelerator)
     return launcher
-
-
-def _failed(_manager: Any, entry_point: Any, error: BaseException) -> None:
-    raise exceptions.PluginLoadFailed(name=entry_point.name, namespace=NAMESPACE,
-                                      reason=str(error)) from error
