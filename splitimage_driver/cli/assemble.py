@@ -1,0 +1,68 @@
+"""splitimage assemble"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from splitimage_driver.cli import arguments, base, output, views
+from splitimage_driver.cli.columns import Amount
+
+if TYPE_CHECKING:
+    from splitimage_driver.model.plan import Plan
+    from splitimage_driver.service import Assembled
+
+
+class Assemble(base.ShowOne):
+    """Make a bootable disk with any parts of a composite.
+
+    The stored image that is nearest is completed and published, so that the
+    same request needs no work the next time.
+    """
+
+    examples = (
+        "assemble lamp --part apache --part php -o web.qcow2",
+        "assemble lamp --part apache --fileset ./page \\\n"
+        "        --on-conflict /var/www/html/index.html=replace -o page.qcow2",
+        "assemble lamp --part apache -o scratch.qcow2 --overlay")
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        arguments.add_request(parser)
+        parser.add_argument("-o", "--output", type=Path, metavar="OUT",
+                            help="the file to write; without it the image is only published")
+        output.add_arguments(parser)
+        parser.add_argument("--overlay", action="store_true",
+                            help="make OUT a copy-on-write overlay on the store's image: at "
+                                 "once, but it works only as long as that image is kept")
+        parser.add_argument("--publish", choices=("assembled", "never"), default="assembled",
+                            help="whether to keep the completed image (default: assembled)")
+        self.parser = parser
+
+    def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
+        arguments.one_each(parsed_args.answers, self.parser)
+        publish = parsed_args.publish == "assembled"
+        if parsed_args.output is None and not publish:
+            self.parser.error("--publish never without -o keeps nothing")
+        if parsed_args.overlay and (parsed_args.output is None or not publish
+                                    or parsed_args.disk_format != output.QCOW2):
+            self.parser.error("--overlay goes with -o, qcow2 and a published image")
+        if parsed_args.output is not None:
+            output.check(parsed_args.output, force=parsed_args.force)
+        images = self.application.images
+        plan, done = images.assemble(arguments.request(self.application, parsed_args),
+                                     publish=publish)
+        seconds = 0.0
+        if parsed_args.output is not None:
+            with images.disk_for(done) as disk:
+                seconds = output.write(disk, done.disk, parsed_args)
+        return _fields(plan, done, parsed_args.output, seconds)
+
+
+def _fields(plan: Plan, done: Assembled, written: Path | None,
+            seconds: float) -> dict[str, Any]:
+    found = views.assembled(plan, done)
+    if written is not None:
+        found |= {"output": str(written), "written in": Amount(seconds)}
+    return found

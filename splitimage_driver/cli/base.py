@@ -1,0 +1,161 @@
+"""What commands have in common: errors, progress, examples, output.
+
+A command says what it does in :meth:`perform`, :meth:`records` or
+:meth:`fields`; it finds the services at :attr:`application`.
+"""
+
+from __future__ import annotations
+
+import abc
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cliff import command, lister, show
+from cliff._argparse import SmartHelpFormatter
+
+from splitimage_driver.cli import columns, errors, progress
+from splitimage_driver.cli.columns import Column, Listing
+
+if TYPE_CHECKING:
+    from splitimage_driver.application import Application
+
+#: Formats that keep structure, and escape control characters themselves.
+_STRUCTURED = ("json", "yaml")
+_TABLE = "table"
+
+
+class _Help(SmartHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Lines of descriptions and examples stay lines."""
+
+
+class _Common(command.Command):
+    """:cvar examples: command lines without the word ``splitimage``, for the help"""
+
+    examples: ClassVar[Sequence[str]] = ()
+
+    @property
+    def application(self) -> Application:
+        found: Application = self.app.application  # type: ignore[attr-defined]
+        return found
+
+    def get_epilog(self) -> str:
+        title = "example" if len(self.examples) == 1 else "examples"
+        # Without an app it is the documentation that asks.
+        lines = [f"{title.capitalize()}::", ""] if self.app is None else [f"{title}:"]
+        return "\n".join([*lines, *(f"    splitimage {example}" for example in self.examples)])
+
+    def get_description(self) -> str:
+        found = super().get_description()
+        return found if self.app is None else found.replace("::\n", ":\n")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.formatter_class = _Help
+        self.add_arguments(parser)
+        return parser
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """The command's own; the output format's are there already."""
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        try:
+            return super().run(parsed_args)
+        except BrokenPipeError:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            options = self.app_args
+            return errors.tell(error, debug=bool(options is not None and options.debug))
+
+    def _progress(self) -> Any:
+        way = getattr(self.app_args, "progress", progress.NONE)
+        return progress.shown(way)
+
+
+class Command(_Common):
+    """One that only does something."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        with self._progress():
+            return self.perform(parsed_args) or 0
+
+    @abc.abstractmethod
+    def perform(self, parsed_args: argparse.Namespace) -> int | None:
+        """Do it; returns the exit code, None for success."""
+
+
+class Lister(_Common, lister.Lister):
+    """One that lists records."""
+
+    #: All there are.
+    columns: Sequence[Column] = ()
+    #: The exit code after the list; commands that judge raise it.
+    status = 0
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        if any(column.long for column in self.columns):
+            parser.add_argument("--long", action="store_true", help="show all columns")
+        return parser
+
+    @abc.abstractmethod
+    def records(self, parsed_args: argparse.Namespace) -> Iterable[Any]:
+        """What to list, in order."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[Any]]:
+        with self._progress():
+            found = list(self.records(parsed_args))
+        wide = (getattr(parsed_args, "long", True) or parsed_args.columns
+                or parsed_args.formatter in _STRUCTURED)
+        chosen = [c for c in self.columns if wide or not c.long]
+        show = _reader(parsed_args)
+        return (_names(parsed_args, [c.name for c in chosen]),
+                [tuple(show(c.value(record)) for c in chosen) for record in found])
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        return super().run(parsed_args) or self.status
+
+
+class ShowOne(_Common, show.ShowOne):
+    """One that shows a single object."""
+
+    @abc.abstractmethod
+    def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
+        """Its fields, in order; a :class:`Listing` becomes a table of its own."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[Any]]:
+        with self._progress():
+            found = self.fields(parsed_args)
+        self._listings = [value for value in found.values() if isinstance(value, Listing)]
+        if parsed_args.formatter == _TABLE and not parsed_args.columns:
+            found = {name: value for name, value in found.items()
+                     if not isinstance(value, Listing)}
+        show = _reader(parsed_args)
+        return _names(parsed_args, found), [show(value) for value in found.values()]
+
+    def produce_output(self, parsed_args: argparse.Namespace, column_names: Sequence[str],
+                       data: Any) -> int:
+        super().produce_output(parsed_args, column_names, data)
+        if parsed_args.formatter == _TABLE and not parsed_args.columns:
+            for listing in self._listings:
+                if listing.records:
+                    self.app.stdout.write(f"\n{listing.title}\n")
+                    self.formatter.emit_list(  # type: ignore[attr-defined]
+                        [c.name for c in listing.columns if not c.long],
+                        [tuple(columns.human(c.value(record))
+                               for c in listing.columns if not c.long)
+                         for record in listing.records], self.app.stdout, parsed_args)
+        return 0
+
+
+def _names(parsed_args: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    if parsed_args.formatter == _TABLE:
+        return list(names)
+    return [columns.key(name) for name in names]
+
+
+def _reader(parsed_args: argparse.Namespace) -> Any:
+    """How values are shown in the format asked for."""
+    if parsed_args.formatter in _STRUCTURED:
+        return columns.machine
+    return columns.human if parsed_args.formatter == _TABLE else columns.plain

@@ -1,0 +1,20 @@
+"""splitimage composite list"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from splitimage_driver.cli import base, views
+
+
+class ListComposites(base.Lister):
+    """List the composite images: the project's own, and public ones."""
+
+    examples = ("composite list", "composite list -f json")
+    columns = views.COMPOSITES
+
+    def records(self, parsed_args: argparse.Namespace) -> Iterable[Any]:
+        return [c for c in self.application.store.composites()
+                if c.public or c.owner == self.application.project]

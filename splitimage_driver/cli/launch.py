@@ -1,0 +1,169 @@
+"""splitimage launch"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from splitimage_driver import exceptions
+from splitimage_driver.cli import arguments, base, batch, errors, views
+from splitimage_driver.cli.columns import Column
+
+if TYPE_CHECKING:
+    from splitimage_driver.servers import Wish
+
+PUBLISH = ("assembled", "booted", "never")
+
+
+class Launch(base.Lister):
+    """Start servers with any parts of a composite.
+
+    The stored image that is nearest is completed, published, and each
+    server runs on a copy-on-write overlay of it. The servers outlive the
+    command. With --batch the requests of a JSON file are launched one after
+    another, so that each can build on the images of those before::
+
+        [{"composite": "lamp", "parts": ["apache"], "count": 2, "wait": 80},
+         {"composite": "lamp", "parts": ["apache", "php"], "filesets": ["page"],
+          "on_conflict": {"/var/www/html/index.html": "replace"}}]
+
+    Its keys are named as the options; a key not given is as the command line
+    says.
+    """
+
+    examples = (
+        "launch lamp --part apache --part php --wait 80 --path /",
+        "launch lamp --part apache --fileset ./page --count 3 --port 22 \\\n"
+        "        --on-conflict /var/www/html/index.html=replace",
+        "launch --batch requests.json --dry-run")
+    columns: Sequence[Column] = views.LAUNCHED
+    failure: BaseException | None = None
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        arguments.add_request(parser, composite=False)
+        parser.add_argument("--name", type=_name, default="",
+                            help="of the server; with --count its number is added "
+                                 "(default: COMPOSITE+PARTS)")
+        parser.add_argument("--count", type=arguments.whole(1, batch.MAX_COUNT), default=1,
+                            metavar="N", help="start N servers from one assembly (default: 1)")
+        parser.add_argument("--publish", choices=PUBLISH, default=PUBLISH[0],
+                            help="keep the disk as assembled, before its first boot; or a "
+                                 "snapshot of the server as it runs, its identity cleaned; or "
+                                 "nothing (default: assembled)")
+        parser.add_argument("--memory", type=arguments.whole(1), metavar="MIB",
+                            help="of a server (default: [launch] memory)")
+        parser.add_argument("--cpus", type=arguments.whole(1), metavar="N",
+                            help="of a server (default: [launch] cpus)")
+        parser.add_argument("--port", type=arguments.port, action="append", default=[],
+                            dest="ports", metavar="N",
+                            help="make the server's TCP port N reachable at a free port of "
+                                 "127.0.0.1 (repeat for more)")
+        parser.add_argument("--wait", type=arguments.port, metavar="PORT",
+                            help="wait until the server answers on its port PORT")
+        parser.add_argument("--path", metavar="/PATH",
+                            help="with --wait and a web server's port: until this page's status "
+                                 "is 200")
+        parser.add_argument("--timeout", type=arguments.seconds, metavar="SECONDS",
+                            help="to wait at most (default: [launch] timeout)")
+        parser.add_argument("--batch", type=Path, metavar="FILE",
+                            help="launch the requests of a JSON file")
+        parser.add_argument("--dry-run", action="store_true",
+                            help="only plan; with --batch each request by itself, as the store "
+                                 "is now")
+        self.parser = parser
+
+    def records(self, parsed_args: argparse.Namespace) -> Iterable[Any]:
+        self._check(parsed_args)
+        # Read as a whole before anything is started.
+        wishes = list(self._wishes(parsed_args))
+        if parsed_args.dry_run:
+            self.columns = views.PLANNED
+            return [self.application.images.plan(wish().request) for wish in wishes]
+        rows: list[dict[str, Any]] = []
+        for wish in wishes:
+            try:
+                launched = self.application.servers.launch(wish())
+            except (exceptions.SplitImageError, KeyboardInterrupt) as error:
+                if not rows:
+                    raise
+                self.failure = error  # told below the table of what runs
+                break
+            rows += [{"server": server, "plan": launched.plan, "measured": launched.measured,
+                      "unknown": launched.unknown} for server in launched.servers]
+        return rows
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        status = super().run(parsed_args)
+        if self.failure is not None:
+            return errors.tell(self.failure, debug=self.app.options.debug)
+        return status
+
+    def _check(self, parsed: argparse.Namespace) -> None:
+        if bool(parsed.batch) == bool(parsed.composite):
+            self.parser.error("give either COMPOSITE or --batch FILE")
+        if parsed.batch and (parsed.parts or parsed.filesets or parsed.answers or parsed.name
+                             or parsed.count != 1):
+            self.parser.error("--part, --fileset, --on-conflict, --name and --count are in the "
+                              "file of --batch")
+        arguments.one_each(parsed.answers, self.parser)
+        if parsed.batch is None:
+            reason = _unfit(parsed.wait, parsed.path)
+            if reason:
+                self.parser.error(reason)
+
+    def _wishes(self, parsed: argparse.Namespace) -> Iterator[Callable[[], Wish]]:
+        """Built when their turn comes: file sets given by path are stored then."""
+        if parsed.batch is None:
+            yield functools.partial(self._wish, parsed, batch.Entry(
+                composite=parsed.composite, parts=tuple(parsed.parts),
+                filesets=tuple(parsed.filesets), name=parsed.name or None,
+                count=parsed.count), parsed.answers)
+            return
+        for number, entry in enumerate(batch.read(parsed.batch)):
+            place = f"batch {parsed.batch}, $[{number}]"
+            if not entry.composite:
+                raise exceptions.InvalidInput(what=place, reason="it names no composite")
+            reason = _unfit(_or(entry.wait, parsed.wait), _or(entry.path, parsed.path))
+            if reason:
+                raise exceptions.InvalidInput(what=place, reason=reason)
+            answers = [arguments.answered(path, action)
+                       for path, action in entry.on_conflict.items()]
+            yield functools.partial(self._wish, parsed, entry, answers)
+
+    def _wish(self, parsed: argparse.Namespace, entry: batch.Entry, answers: Any) -> Wish:
+        from splitimage_driver.servers import Wish
+        return Wish(
+            request=arguments.build(self.application, entry.composite, entry.parts,
+                                    entry.filesets, answers),
+            name=entry.name or "", count=entry.count,
+            publish=entry.publish or parsed.publish,
+            memory=_or(entry.memory, parsed.memory), cpus=_or(entry.cpus, parsed.cpus),
+            ports=arguments.unique(_or(entry.ports, parsed.ports)),
+            wait=_or(entry.wait, parsed.wait), path=_or(entry.path, parsed.path),
+            timeout=_or(entry.timeout, parsed.timeout))
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _unfit(wait: int | None, path: str | None) -> str:
+    """Why a page cannot be waited for; "" if it can."""
+    if path is None:
+        return ""
+    from splitimage_driver.launch.base import HTTP_PORTS
+    if wait not in HTTP_PORTS:
+        return (f"a page is waited for on a web server's port: "
+                f"--wait {'|'.join(map(str, sorted(HTTP_PORTS)))}")
+    return "" if path.startswith("/") else f"the path {path!r} does not begin with /"
+
+
+def _name(text: str) -> str:
+    if not re.match(batch.NAME, text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not 1 to 100 of A-Z a-z 0-9 . _ + - that begin with a letter or digit")
+    return text

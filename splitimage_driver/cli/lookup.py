@@ -1,0 +1,66 @@
+"""Finding what the user names, as far as the project may see it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from splitimage_driver import exceptions
+
+if TYPE_CHECKING:
+    from splitimage_driver.application import Application
+    from splitimage_driver.model.candidate import Image
+    from splitimage_driver.model.composite import Composite
+    from splitimage_driver.model.part import Part
+
+_START_OF_ID = re.compile(r"[0-9a-f]{8,63}\Z")
+
+
+def part(application: Application, given: str, *, kind: str | None = None) -> Part:
+    """A part of the project by its name, its id, or the start of its id as
+    tables show it.
+
+    :param kind: among the parts of this kind only
+    :raises NotFound:
+    :raises InvalidInput: several have that name
+    """
+    parts = [p for p in application.store.parts(owner=application.project)
+             if kind in (None, p.kind)]
+    found = ([p for p in parts if p.id == given] or [p for p in parts if p.name == given]
+             or [p for p in parts if _START_OF_ID.match(given) and p.id.startswith(given)])
+    if not found:
+        raise exceptions.NotFound(kind="part", name=given, where=application.store.location)
+    if len(found) > 1:
+        raise exceptions.InvalidInput(
+            what=f"part {given}", reason=f"{len(found)} have this name, give an id: "
+            + ", ".join(sorted(p.id[:12] for p in found)))
+    return found[0]
+
+
+def composite(application: Application, given: str) -> Composite:
+    """An own or public composite.
+
+    :raises NotFound:
+    """
+    found = application.store.composite(given)
+    if found.owner != application.project and not found.public:
+        raise exceptions.NotFound(kind="composite", name=given,
+                                  where=application.store.location)
+    return found
+
+
+def image(application: Application, given: str) -> Image:
+    """A completed image of the project by its name or id.
+
+    :raises NotFound:
+    :raises InvalidInput: several have that name
+    """
+    images = application.store.images(owner=application.project)
+    found = [i for i in images if i.id == given] or [i for i in images if i.name == given]
+    if not found:
+        raise exceptions.NotFound(kind="image", name=given, where=application.store.location)
+    if len(found) > 1:
+        raise exceptions.InvalidInput(
+            what=f"image {given}", reason=f"{len(found)} have this name, give an id: "
+            + ", ".join(sorted(i.id for i in found)))
+    return found[0]

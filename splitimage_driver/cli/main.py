@@ -1,0 +1,160 @@
+"""The command ``splitimage``: global options, and what holds for each command."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import functools
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import autopage.argparse
+from cliff.app import App
+from cliff.command import Command
+from cliff.commandmanager import CommandManager
+from cliff.help import HelpExit
+from pbr.version import VersionInfo
+
+from splitimage_driver.cli import errors, progress
+
+if TYPE_CHECKING:
+    from splitimage_driver.application import Application
+
+DESCRIPTION = """\
+One composite image of a gold machine, any combination of its parts as a server."""
+#: argparse's exit code.
+USAGE = 2
+#: What ends a command in good order: scratch, locks and appliances go with it.
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+class SplitImage(App):
+    """Global options may stand before or after the command."""
+
+    NAME = "splitimage"
+
+    def __init__(self) -> None:
+        super().__init__(DESCRIPTION, _version(), CommandManager("splitimage.cli"),
+                         deferred_help=True)
+
+    def build_option_parser(self, description: str | None, version: str | None,
+                            argparse_kwargs: dict[str, Any] | None = None,
+                            ) -> argparse.ArgumentParser:
+        # No abbreviations: a command's own option could be taken for one.
+        parser = argparse.ArgumentParser(
+            prog=self.NAME, description=description, add_help=False, allow_abbrev=False,
+            usage="%(prog)s [GLOBAL OPTIONS] COMMAND [OPTIONS]", **(argparse_kwargs or {}))
+        place = parser.add_argument_group("where")
+        place.add_argument("--store", type=Path, metavar="DIR",
+                           help="the store's directory (default: $SPLITIMAGE_STORE, then "
+                                "[store] path, then ~/.local/share/splitimage)")
+        place.add_argument("--project", metavar="NAME",
+                           help="the project that acts (default: [store] project)")
+        place.add_argument("--config-file", action="append", metavar="FILE",
+                           help="read options from FILE, not from the default places (repeat "
+                                "for more)")
+        told = parser.add_argument_group("what is told, on standard error")
+        told.add_argument("--progress", choices=progress.WAYS, default=progress.AUTO,
+                          help="a bar, JSON lines, or nothing; auto is a bar on a terminal "
+                               "(default: auto)")
+        how_much = told.add_mutually_exclusive_group()
+        how_much.add_argument("-v", "--verbose", action="count", dest="verbose_level",
+                              default=self.DEFAULT_VERBOSE_LEVEL, help="what is done, too")
+        how_much.add_argument("-q", "--quiet", action="store_const", dest="verbose_level",
+                              const=0, help="errors only, no warnings")
+        told.add_argument("--debug", action="store_true",
+                          help="everything, and tracebacks of errors")
+        told.add_argument("--log-file", metavar="FILE", help="write a log there as well")
+        other = parser.add_argument_group("other")
+        other.add_argument("-h", "--help", action="store_true", dest="deferred_help",
+                           help="this help, or that of the command")
+        other.add_argument("--version", action="version", version=f"{self.NAME} {version}",
+                           help="the version")
+        return parser
+
+    def print_help_if_requested(self) -> None:
+        if not self.options.deferred_help:
+            return
+        with autopage.argparse.help_pager(self.stdout) as out:
+            self.parser.print_help(out)
+            out.write("\ncommands:\n")
+            names = sorted(self.command_manager.commands)
+            width = max(map(len, names))
+            for name in names:
+                command = self.command_manager.commands[name].load()(self, None)
+                summary = command.get_description().partition("\n")[0].rstrip(".")
+                out.write(f"  {name:<{width}}  {summary}\n")
+        raise HelpExit
+
+    def configure_logging(self) -> None:
+        from splitimage_driver.cli import logs
+        logs.configure(self.options.config_file, verbosity=self.options.verbose_level,
+                       debug=self.options.debug, log_file=self.options.log_file)
+
+    def interact(self) -> None:
+        """Without a command: say what there is."""
+        self.options.deferred_help = True
+        try:
+            self.print_help_if_requested()
+        except HelpExit:
+            raise SystemExit(USAGE) from None
+
+    def run_subcommand(self, argv: list[str]) -> int:
+        try:
+            self.command_manager.find_command(argv)
+        except ValueError:
+            words = " ".join(itertools.takewhile(lambda w: not w.startswith("-"), argv))
+            names = sorted(self.command_manager.commands)
+            near = ([n for n in names if n.startswith(words + " ")]
+                    or difflib.get_close_matches(words, names) or ["--help"])
+            errors.say(f"there is no command {words!r}",
+                       "see " + ", ".join(f"splitimage {name}" for name in near))
+            return USAGE
+        return super().run_subcommand(argv)
+
+    @functools.cached_property
+    def application(self) -> Application:
+        """Built when a command first needs it: it takes time to import."""
+        from splitimage_driver.application import Application
+        options = self.options
+        return Application(options.store, files=options.config_file, project=options.project)
+
+    def clean_up(self, cmd: Command, result: int, err: BaseException | None) -> None:
+        application = self.__dict__.get("application")
+        if application is not None and "store" in vars(application):
+            application.store.close()
+
+
+def _version() -> str:
+    return str(VersionInfo("splitimage-driver").release_string())
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """:returns: the exit status"""
+    for number in _SIGNALS:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(number, _end)
+    try:
+        status = SplitImage().run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except SystemExit as end:  # argparse, help, a signal: all is said
+        status = end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:
+        status = 128 + signal.SIGPIPE
+    except OSError as error:  # no room for what it says
+        status = errors.tell(error)
+    if status == 128 + signal.SIGPIPE:
+        # Nobody reads on: what is still buffered goes nowhere, quietly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status

@@ -1,0 +1,308 @@
+"""Records as people and programs see them: which columns and fields there are."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from splitimage_driver.cli.columns import (
+    Amount,
+    Column,
+    Digest,
+    Lines,
+    Listing,
+    Moment,
+    Pairs,
+    Ports,
+    Size,
+    Words,
+)
+from splitimage_driver.model.entry import text
+
+if TYPE_CHECKING:
+    from splitimage_driver.model.candidate import Image
+    from splitimage_driver.model.composite import Composite
+    from splitimage_driver.model.part import Part
+    from splitimage_driver.model.plan import Estimate, Plan
+    from splitimage_driver.model.server import Server
+    from splitimage_driver.service import Assembled
+    from splitimage_driver.store.base import Store
+
+# -- composites --------------------------------------------------------------------
+
+COMPOSITES = (
+    Column("name", lambda c: c.name),
+    Column("id", lambda c: c.id, long=True),
+    Column("system", lambda c: c.system.name),
+    Column("parts", lambda c: Words(c.visible())),
+    Column("conflicts", lambda c: len(c.conflicts)),
+    Column("base size", lambda c: Size(c.base.disk_size)),
+    Column("public", lambda c: c.public, long=True),
+    Column("owner", lambda c: c.owner, long=True),
+    Column("created", lambda c: Moment(c.created), long=True),
+)
+
+_PARTS_OF = (
+    Column("name", lambda p: p["name"]),
+    Column("kind", lambda p: p["ref"].kind),
+    Column("requires", lambda p: Words(p["ref"].requires)),
+    Column("size", lambda p: Size(p["part"].size)),
+    Column("files", lambda p: p["part"].files),
+    Column("packages", lambda p: _Counted(p["part"].packages)),
+    Column("stored size", lambda p: Size(p["part"].blob_size), long=True),
+    Column("completes", lambda p: Words(p["ref"].completes), long=True),
+    Column("id", lambda p: Digest(p["ref"].id), long=True),
+)
+
+
+class _Counted(Words):
+    """A list that only programs get in full."""
+
+    def human_readable(self) -> str:
+        return str(len(self._value))
+
+
+def composite(found: Composite, store: Store, *, hidden: bool = False) -> dict[str, Any]:
+    """:param hidden: dependency parts too"""
+    parts = [{"name": name, "ref": ref, "part": store.part(ref.id, owner=found.owner)}
+             for name, ref in sorted(found.parts.items()) if hidden or not ref.hidden]
+    left_out = len(found.parts) - len(parts)
+    return {
+        "name": found.name, "id": found.id, "system": found.system.name,
+        "architecture": found.system.architecture, "packaging": found.system.packaging,
+        "base": Digest(found.base.disk), "base size": Size(found.base.disk_size),
+        "disk size": Size(found.base.virtual_size),
+        "owner": found.owner, "public": found.public, "created": Moment(found.created),
+        "dependency parts": sum(ref.hidden for ref in found.parts.values()),
+        "notes": Lines(found.notes), "hardware": Pairs(found.hardware),
+        "parts": Listing(
+            f"parts ({left_out} dependency parts come along by themselves: --all)"
+            if left_out else "parts", _PARTS_OF, parts),
+        "conflicts": Listing("conflicts", CONFLICTS, conflicts(found)),
+    }
+
+
+# -- conflicts -----------------------------------------------------------------------
+
+CONFLICTS = (
+    Column("path", lambda c: text(c["path"])),
+    Column("parts", lambda c: Words(c["parts"])),
+    Column("reason", lambda c: c["reason"]),
+    Column("answer", lambda c: c["answer"]),
+)
+
+
+def conflicts(found: Composite) -> list[dict[str, Any]]:
+    """The open ones, then those that are answered."""
+    still = [{"path": c.path, "parts": c.parts, "reason": c.reason, "answer": ""}
+             for c in found.conflicts]
+    return still + [{"path": a.path, "parts": a.parts, "reason": "",
+                     "answer": f"{a.action} {a.part}".strip()} for a in found.answers]
+
+
+# -- parts ---------------------------------------------------------------------------
+
+PARTS = (
+    Column("name", lambda p: p.name),
+    Column("kind", lambda p: p.kind),
+    Column("id", lambda p: Digest(p.id)),
+    Column("size", lambda p: Size(p.size)),
+    Column("stored size", lambda p: Size(p.blob_size)),
+    Column("files", lambda p: p.files),
+    Column("packages", lambda p: _Counted(p.packages), long=True),
+    Column("blob", lambda p: Digest(p.blob), long=True),
+    Column("public", lambda p: p.public, long=True),
+    Column("owner", lambda p: p.owner, long=True),
+    Column("created", lambda p: Moment(p.created), long=True),
+)
+
+
+def part(found: Part) -> dict[str, Any]:
+    return {**{c.name: c.value(found) for c in PARTS}, "id": found.id, "blob": found.blob,
+            "packages": Lines(found.packages)}
+
+
+# -- completed images ------------------------------------------------------------------
+
+IMAGES = (
+    Column("name", lambda i: i.name),
+    Column("id", lambda i: i.id),
+    Column("size", lambda i: Size(i.disk_size)),
+    Column("last used", lambda i: Moment(i.last_used)),
+    Column("booted", lambda i: i.booted, long=True),
+    Column("parts", lambda i: Words(i.parts), long=True),
+    Column("filesets", lambda i: Words(i.filesets), long=True),
+    Column("composite", lambda i: i.composite, long=True),
+    Column("disk", lambda i: Digest(i.disk), long=True),
+    Column("disk size", lambda i: Size(i.virtual_size), long=True),
+    Column("recipe", lambda i: Digest(i.recipe), long=True),
+    Column("public", lambda i: i.public, long=True),
+    Column("owner", lambda i: i.owner, long=True),
+    Column("created", lambda i: Moment(i.created), long=True),
+)
+
+
+def image(found: Image) -> dict[str, Any]:
+    return {c.name: c.value(found) for c in IMAGES}
+
+
+# -- servers -----------------------------------------------------------------------------
+
+SERVERS = (
+    Column("name", lambda s: s.name),
+    Column("id", lambda s: s.id),
+    Column("state", lambda s: s.state),
+    Column("ports", lambda s: Ports(s.ports)),
+    Column("parts", lambda s: Words(s.parts)),
+    Column("filesets", lambda s: Words(s.filesets), long=True),
+    Column("composite", lambda s: s.composite, long=True),
+    Column("image", lambda s: s.image, long=True),
+    Column("disk", lambda s: Digest(s.disk), long=True),
+    Column("pid", lambda s: s.pid, long=True),
+    Column("directory", lambda s: s.directory, long=True),
+    Column("owner", lambda s: s.owner, long=True),
+    Column("created", lambda s: Moment(s.created), long=True),
+)
+
+
+def server(found: Server) -> dict[str, Any]:
+    return {c.name: c.value(found) for c in SERVERS}
+
+
+# -- plans ---------------------------------------------------------------------------------
+
+def _terms(estimate: Estimate) -> Pairs:
+    return _Terms({t.name: {"value": t.value, "unit": t.unit} for t in estimate.terms})
+
+
+class _Terms(Pairs):
+    def human_readable(self) -> str:
+        return "\n".join(f"{name} {Amount(term['value'], term['unit']).human_readable()}"
+                         for name, term in self._value.items())
+
+
+def _unit(estimate: Estimate) -> str:
+    return estimate.terms[0].unit if estimate.terms else "s"
+
+
+class _Files(Pairs):
+    """How many files with how many bytes."""
+
+    def __init__(self, files: int, size: int) -> None:
+        super().__init__({"files": files, "bytes": size})
+
+    def human_readable(self) -> str:
+        return (f"{self._value['files']} files\n{Size(self._value['bytes']).human_readable()}"
+                if self._value["files"] else "")
+
+
+CONSIDERED = (
+    Column("rank", lambda e: e["rank"]),
+    Column("candidate", lambda e: e["estimate"].candidate.name),
+    Column("match", lambda e: e["estimate"].match),
+    Column("cost", lambda e: Amount(e["estimate"].cost, _unit(e["estimate"]))),
+    Column("terms", lambda e: _terms(e["estimate"])),
+    Column("missing", lambda e: _Files(e["estimate"].missing, e["estimate"].missing_bytes)),
+    Column("excess", lambda e: _Files(e["estimate"].excess, e["estimate"].excess_bytes)),
+    Column("inject", lambda e: Size(e["estimate"].inject_bytes), long=True),
+    Column("fetch", lambda e: Size(e["estimate"].fetch_bytes), long=True),
+    Column("refused", lambda e: e["estimate"].refused, long=True),
+    Column("kind", lambda e: e["estimate"].candidate.kind, long=True),
+    Column("id", lambda e: e["estimate"].candidate.id, long=True),
+    Column("disk", lambda e: Digest(e["estimate"].candidate.disk), long=True),
+)
+
+
+def considered(plan: Plan) -> Listing:
+    """Every candidate, the best first; why one was refused is a column only
+    where one was."""
+    refused = any(e.refused for e in plan.considered)
+    columns = [c._replace(long=False) if refused and c.name == "refused" else c
+               for c in CONSIDERED]
+    return Listing("candidates, the best first", columns,
+                   [{"rank": rank, "estimate": e} for rank, e in enumerate(plan.considered, 1)])
+
+
+def plan(found: Plan) -> dict[str, Any]:
+    best = found.estimate
+    return {
+        "composite": found.request.composite, "request": Words(found.request.parts),
+        "filesets": Words(found.request.filesets), "parts": Words(found.parts),
+        "match": best.match, "candidate": best.candidate.name,
+        "candidate id": best.candidate.id, "equation": found.equation,
+        "cost": Amount(best.cost, _unit(best)), "terms": _terms(best),
+        "missing": _Files(best.missing, best.missing_bytes),
+        "excess": _Files(best.excess, best.excess_bytes),
+        "inject": Size(best.inject_bytes), "fetch": Size(best.fetch_bytes),
+        "recipe": Digest(found.recipe),
+    }
+
+
+# -- what was done ---------------------------------------------------------------------------
+
+class _Measured(Pairs):
+    """Facts by name: ``..._bytes`` and ``..._seconds`` say their unit."""
+
+    def human_readable(self) -> str:
+        return "\n".join(f"{name.rpartition('_')[0] or name}: {_with_unit(name, value)}"
+                         for name, value in self._value.items())
+
+
+def _with_unit(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return Size(int(value)).human_readable()
+    return Amount(value, "s" if name.endswith("_seconds") else "").human_readable().strip()
+
+
+def assembled(found: Plan, done: Assembled) -> dict[str, Any]:
+    facts = done.facts
+    return {
+        "composite": found.request.composite, "request": Words(found.request.parts),
+        "filesets": Words(found.request.filesets), "parts": Words(found.parts),
+        "match": found.estimate.match, "candidate": found.estimate.candidate.name,
+        "predicted": Amount(found.estimate.cost, _unit(found.estimate)),
+        "fetched": Size(found.estimate.fetch_bytes),
+        "injected": Size(found.estimate.inject_bytes if not found.exact else 0),
+        "assembly": Amount(facts.get("assembly_seconds")),
+        "image": done.image.name if done.image else "",
+        "image id": done.image.id if done.image else "",
+        "disk": Digest(done.disk), "measured": _Measured(dict(facts)),
+    }
+
+
+LAUNCHED: tuple[Column, ...] = (
+    Column("name", lambda r: r["server"].name),
+    Column("ports", lambda r: Ports(r["server"].ports)),
+    Column("match", lambda r: r["plan"].estimate.match),
+    Column("candidate", lambda r: r["plan"].estimate.candidate.name),
+    Column("injected", lambda r: Size(r["plan"].estimate.inject_bytes)),
+    Column("assembly", lambda r: Amount(r["measured"].get("assembly_seconds"))),
+    Column("answered", lambda r: Amount(r["measured"].get("answer_seconds"))),
+    Column("id", lambda r: r["server"].id, long=True),
+    Column("state", lambda r: r["server"].state, long=True),
+    Column("composite", lambda r: r["plan"].request.composite, long=True),
+    Column("request", lambda r: Words(r["plan"].request.parts), long=True),
+    Column("filesets", lambda r: Words(r["plan"].request.filesets), long=True),
+    Column("parts", lambda r: Words(r["plan"].parts), long=True),
+    Column("candidate id", lambda r: r["plan"].estimate.candidate.id, long=True),
+    Column("predicted", lambda r: Amount(r["plan"].estimate.cost, _unit(r["plan"].estimate)),
+           long=True),
+    Column("fetched", lambda r: Size(r["plan"].estimate.fetch_bytes), long=True),
+    Column("image", lambda r: r["server"].image, long=True),
+    Column("console", lambda r: f"{r['server'].directory}/console.log", long=True),
+    Column("unknown paths", lambda r: _Counted(r["unknown"]), long=True),
+    Column("measured", lambda r: _Measured(r["measured"]), long=True),
+)
+
+PLANNED = (
+    Column("composite", lambda p: p.request.composite),
+    Column("request", lambda p: Words(p.request.parts)),
+    Column("match", lambda p: p.estimate.match),
+    Column("candidate", lambda p: p.estimate.candidate.name),
+    Column("cost", lambda p: Amount(p.estimate.cost, _unit(p.estimate))),
+    Column("missing", lambda p: _Files(p.estimate.missing, p.estimate.missing_bytes)),
+    Column("excess", lambda p: _Files(p.estimate.excess, p.estimate.excess_bytes)),
+    *(Column(name, functools.partial(lambda key, p: plan(p)[key], name), long=True)
+      for name in ("filesets", "parts", "candidate id", "equation", "terms", "inject", "fetch",
+                   "recipe")),
+)
