@@ -81,9 +81,15 @@ class Store(abc.ABC):
     # -- parts ----------------------------------------------------------------
 
     @abc.abstractmethod
-    def add_part(self, part: Part, manifest: PartManifest) -> Part:
+    def add_part(self, part: Part, manifest: PartManifest, *, pending: bool = False) -> Part:
         """Record a part; met again (same id and owner) the first record stays
-        and is returned."""
+        and is returned.
+
+        :param pending: it is for a composite that is recorded after it:
+            nobody can delete it until then, and it goes again when the store
+            is closed, or its user dies, without that
+        :raises NotFound: its blob is not there
+        """
 
     @abc.abstractmethod
     def part(self, name_or_id: str, *, owner: str | None = None) -> Part: ...

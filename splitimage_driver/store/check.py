@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from oslo_log import log as logging
@@ -34,10 +34,11 @@ class Checker:
     """
 
     def __init__(self, root: Path, database: Database, tables: Tables, contents: Contents,
-                 scratch: Scratch, locks: Locks, *, grace: float) -> None:
+                 scratch: Scratch, locks: Locks, release_dead: Callable[[], None], *,
+                 grace: float) -> None:
         self.root, self.database, self.tables = root, database, tables
         self.contents, self.scratch, self.locks = contents, scratch, locks
-        self.grace = grace
+        self.release_dead, self.grace = release_dead, grace
 
     def run(self, *, repair: bool) -> Iterator[Finding]:
         """Findings as they are met.
@@ -57,7 +58,7 @@ class Checker:
         yield from self._records()
         yield from self._servers(repair)
         if repair:
-            self.contents.release_dead()
+            self.release_dead()
             self.locks.tidy()
 
     def _database(self) -> Iterator[Finding]:

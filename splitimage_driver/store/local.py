@@ -36,6 +36,7 @@ from splitimage_driver.store.check import Checker
 from splitimage_driver.store.contents import PART, Contents, Target, targets
 from splitimage_driver.store.database import Database
 from splitimage_driver.store.locks import Locks
+from splitimage_driver.store.pending import Pending
 from splitimage_driver.store.queue import AssemblyQueue
 from splitimage_driver.store.records import Finding, QueueItem
 from splitimage_driver.store.retention import Limits, surplus
@@ -89,10 +90,11 @@ class LocalStore(base.Store):
         self._tables = Tables(self._database, self.location)
         self._contents = Contents(self._root, self._database, self._session, self._scratch,
                                   self._space)
+        self._pending = Pending(self._database, self._session, self._tables, self._contents)
         self._queue = AssemblyQueue(self._database, self._session, max_parallel)
         try:
             self._open_database()
-            self._contents.release_dead()
+            self._release_dead()
             self._scratch.tidy()
         except BaseException:
             self._database.close()
@@ -116,15 +118,20 @@ class LocalStore(base.Store):
         self._database.query("SELECT 1 FROM queue")
 
     def close(self) -> None:
-        """What was adopted and is in no record goes."""
+        """What was stored for a record that was not written goes."""
         try:
             if self._session.own:
+                self._pending.release()
                 self._contents.release()
         except exceptions.SplitImageError as error:
             LOG.warning("cannot tidy up, the next start will: %s", error)
         finally:
             self._database.close()
             self._session.close()
+
+    def _release_dead(self) -> None:
+        self._pending.release_dead()
+        self._contents.release_dead()
 
     # -- objects --------------------------------------------------------------
 
@@ -176,13 +183,17 @@ class LocalStore(base.Store):
 
     # -- parts ----------------------------------------------------------------
 
-    def add_part(self, part: Part, manifest: PartManifest) -> Part:
+    def add_part(self, part: Part, manifest: PartManifest, *, pending: bool = False) -> Part:
         if part.id != manifest.digest:
             raise exceptions.DigestMismatch(what=f"manifest of part {part.name}",
                                             expected=part.id, found=manifest.digest)
         self._contents.put(manifest.encode(), part.id)
         with self._change() as (connection, useless):
             there = self._tables.get(connection, Part, part.id, part.owner)
+            if pending:
+                self._pending.note(connection, part, fresh=there is None)
+            else:
+                self._pending.settle(connection, part.owner, {(PART, part.id)})
             if there is not None:
                 self._contents.settle(connection, targets(part))
                 useless |= targets(part)
@@ -226,6 +237,7 @@ class LocalStore(base.Store):
                 useless |= self._drop_composite(connection, named)
             useless |= self._contents.relate(connection, "composite", composite.id,
                                              composite.owner, targets(composite))
+            self._pending.settle(connection, composite.owner, targets(composite))
             self._tables.put(connection, composite)
 
     def composite(self, name_or_id: str) -> Composite:
@@ -387,7 +399,8 @@ class LocalStore(base.Store):
 
     def check(self, *, repair: bool = False) -> Iterator[Finding]:
         return Checker(self._root, self._database, self._tables, self._contents, self._scratch,
-                       self._locks, grace=self._options.grace).run(repair=repair)
+                       self._locks, self._release_dead,
+                       grace=self._options.grace).run(repair=repair)
 
     # -- common ---------------------------------------------------------------
 
