@@ -19,7 +19,7 @@ OPTS = [
 Possible values: 0 for no limit; 2592000 is 30 days.{_RULES}
 
 Related options: ``[retention] max_count``, ``[retention] max_bytes``"""),
-    cfg.IntOpt("max_count", default=0, min=0,
+    cfg.IntOpt("max_count", default=100, min=0,
                help=f"""How many completed images a project may have.
 
 Possible values: 0 for no limit.{_RULES}

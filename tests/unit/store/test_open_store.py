@@ -38,7 +38,7 @@ def test_the_driver_gets_its_own_options(tmp_path: Path,
         return make_instance(
             extension.Extension(name, entry_point, LocalStore, None), namespace=namespace)
 
-    monkeypatch.setattr("splitimage_driver.store.driver.DriverManager", manager)
+    monkeypatch.setattr("splitimage_driver.plugins.driver.DriverManager", manager)
     store = open_store(_conf(), tmp_path / "new" / "store")
     assert isinstance(store, LocalStore)
     assert store.location == str(tmp_path / "new" / "store")
@@ -58,7 +58,7 @@ def test_a_driver_that_does_not_load_is_named(tmp_path: Path,
         on_load_failure_callback(None, types.SimpleNamespace(name=name),
                                  ImportError("no module named boto"))
 
-    monkeypatch.setattr("splitimage_driver.store.driver.DriverManager", manager)
+    monkeypatch.setattr("splitimage_driver.plugins.driver.DriverManager", manager)
     with pytest.raises(exceptions.PluginLoadFailed, match="no module named boto"):
         open_store(_conf(), tmp_path)
 
@@ -74,4 +74,4 @@ def test_defaults() -> None:
     assert dict(conf.store) == {"driver": "local", "path": None, "project": "default",
                                 "lock_timeout": 3600.0, "grace": 3600,
                                 "minimum_free": 67108864}
-    assert dict(conf.retention) == {"max_age": 0, "max_count": 0, "max_bytes": 0}
+    assert dict(conf.retention) == {"max_age": 0, "max_count": 100, "max_bytes": 0}
