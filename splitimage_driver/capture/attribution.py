@@ -30,6 +30,8 @@ BASE: Group = frozenset(("",))
 REST: Group = frozenset()
 
 _DEPTH = 4
+_UCF = b"var/lib/ucf/cache/"
+_USERS, _NOBODY = 100, (65534, 65535)
 _UNIT = re.compile(rb"\.(service|socket|timer|path|target|mount|slice)\Z")
 
 
@@ -63,11 +65,13 @@ class Attribution:
     :param base: names of the packages of the operating system
     :param groups: the groups of all others
     :param shared: contents of its files of accounts
+    :param declared: accounts of sysusers.d, by name: the file that tells it
     """
 
     def __init__(self, tree: Manifest, db: PackageDB | None, base: frozenset[str],
-                 groups: Groups | None, place: Resolver, shared: Mapping[bytes, bytes]) -> None:
-        self.shared = shared
+                 groups: Groups | None, place: Resolver, shared: Mapping[bytes, bytes],
+                 declared: Mapping[str, bytes]) -> None:
+        self.shared, self.declared = shared, declared
         self.tree, self.db, self.base, self.groups, self.place = tree, db, base, groups, place
         self._found: dict[bytes, Evidence] = {}
         self._created: dict[str, Group | None] = {}
@@ -97,7 +101,9 @@ class Attribution:
             return known
         entry = entry or self.tree.get(path)
         group, rule = self._decide(path, entry, depth)
-        evidence = Evidence(group, self._territory(path, group), rule)
+        # What a package lists is there wherever the package is.
+        territory = None if rule == "package" else self._territory(path, group)
+        evidence = Evidence(group, territory, rule)
         if depth == 0:
             self._found[path] = evidence
         return evidence
@@ -122,6 +128,11 @@ class Attribution:
             owners = self.owners(source)
             if owners:
                 return _single(owners), "compiled"
+        if path.startswith(_UCF):
+            # ucf keeps the packaged version of /etc/a/b as :etc:a:b
+            origin = self.place(path.removeprefix(_UCF).replace(b":", b"/"))
+            if origin != path and (found := self.evidence(origin, depth=depth + 1).group):
+                return found, "original"
         if entry is not None and (group := self._holder(entry)) is not None:
             return group, "account"
         unit = name.removesuffix(b".dsh-also")
@@ -145,21 +156,45 @@ class Attribution:
             if owners:
                 owner = _single(owners) if BASE not in owners else BASE
                 return None if owner in (BASE, group) else owner
-            known = self._found.get(above)
-            if known is not None and known.group is not None:
-                return None if known.group in (BASE, group) else known.group
+            maker = self.evidence(above).group
+            if maker == BASE:
+                return None
+            if maker not in (None, group):
+                return maker
             above = entries.parent(above)
         return None
 
     @functools.cached_property
     def _accounts(self) -> tuple[dict[int, str], dict[int, str]]:
         """Names of the system's users and groups by number, without root."""
+        users, groups = ({number: name for number, name in table if 0 < number < 1000}
+                         for table in self._numbers)
+        return users, groups
+
+    @functools.cached_property
+    def _numbers(self) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+        """(number, name) of all users and of all groups."""
         found = []
         for path in (b"etc/passwd", b"etc/group"):
             fields = [line.split(b":") for line in self.shared.get(path, b"").splitlines()]
-            found.append({int(f[2]): f[0].decode("utf-8", "replace") for f in fields
-                          if len(f) > 2 and f[2].isdigit() and 0 < int(f[2]) < 1000})
+            found.append([(int(f[2]), f[0].decode("utf-8", "replace")) for f in fields
+                          if len(f) > 2 and f[2].isdigit()])
         return found[0], found[1]
+
+    @functools.cached_property
+    def _fixed(self) -> frozenset[str]:
+        """Accounts that every system of the kind has, whoever mentions them:
+        root; with dpkg all numbers that Debian gives out for all systems
+        alike (policy, 9.2.2)."""
+        highest = 0
+        if self.db is not None and self.db.format == "dpkg":
+            highest = 99
+        _, groups = self._numbers
+        found = {name for table in self._numbers for number, name in table
+                 if number <= highest or number in _NOBODY}
+        if highest:
+            found |= {name for number, name in groups if number == _USERS}
+        return frozenset(found)
 
     @functools.cached_property
     def _units(self) -> Mapping[bytes, Group]:
@@ -199,15 +234,24 @@ class Attribution:
         return None
 
     def account(self, name: str) -> Group | None:
-        """The group whose scripts create an account."""
+        """The group that creates an account: by number, by sysusers.d, by
+        the packages' scripts."""
         if name not in self._created:
             self._created[name] = self._creator(name)
         return self._created[name]
 
     def _creator(self, name: str) -> Group | None:
+        if name in self._fixed:
+            return BASE
+        if name in self.declared:
+            owners = self.owners(self.declared[name])
+            if owners:
+                return BASE if BASE in owners else _single(owners)
         pattern = re.compile(rb"(adduser|addgroup|useradd|groupadd|sysusers)[^\n]*"
                              rb"(?<![\w-])" + re.escape(name.encode()) + rb"(?![\w-])")
-        for group, scripts in self._scripts:
+        # The system's first: optional software adds its users to the
+        # system's groups with the same commands.
+        for group, scripts in reversed(self._scripts):
             if pattern.search(scripts):
                 return group
         word = re.compile(rb"(?<![\w-])" + re.escape(name.encode()) + rb"(?![\w-])")

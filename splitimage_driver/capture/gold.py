@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Container, Iterable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ LOG = logging.getLogger(__name__)
 
 #: Bytes of a shared file that a composite may carry.
 SHARED_LIMIT = 64 << 20
+_SYSUSERS = re.compile(rb"usr/lib/sysusers\.d/[^/]+\.conf\Z")
 
 
 class GoldState:
@@ -82,6 +84,19 @@ class GoldState:
                     found[path] = content
             except exceptions.InvalidInput as error:
                 LOG.warning("%s of %s is not merged by rows: %s", text(path), self.name, error)
+        return found
+
+    @functools.cached_property
+    def declared(self) -> dict[str, bytes]:
+        """Accounts that systemd-sysusers makes, by name: the file that says so."""
+        found: dict[str, bytes] = {}
+        files = [e.path for e in self.manifest if _SYSUSERS.match(e.path)
+                 and e.is_file and e.size <= SHARED_LIMIT]
+        for path, content in sorted(self.read(files).items()):
+            for line in content.decode("utf-8", "replace").splitlines():
+                words = line.split()
+                if len(words) > 1 and words[0].rstrip("!+-") in ("u", "g"):
+                    found.setdefault(words[1].strip("\"'"), path)
         return found
 
     def read(self, paths: Iterable[bytes]) -> dict[bytes, bytes]:

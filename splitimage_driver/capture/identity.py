@@ -72,6 +72,8 @@ RULES = (
     Rule("var/lib/dpkg/*-old", "backup"),
     Rule("var/lib/dpkg/lock*", "volatile", KEEP),
     Rule("var/lib/dpkg/triggers/Lock", "volatile", KEEP),
+    Rule("var/lib/ucf/hashfile.[0-9]*", "backup"),
+    Rule("var/lib/ucf/registry.[0-9]*", "backup"),
     Rule("var/lib/apt/lists/*", "cache"),
     Rule("var/cache/debconf/*-old", "backup"),
     Rule("var/cache/debconf/*", "kept"),

@@ -46,7 +46,7 @@ OS_FILES = (
     "usr/lib/locale/*", "usr/share/mime/*", "usr/share/info/dir", "usr/local",
     "usr/lib/udev/hwdb.bin", "etc/udev/hwdb.bin", "usr/share/glib-2.0/schemas/gschemas.compiled",
     "var/lib/private", "var/log/private", "var/lib/dpkg/*", "var/lib/apt/*",
-    "var/lib/systemd/*", "var/lib/ucf/*", "var/lib/pam/*",
+    "var/lib/systemd/*", "var/lib/pam/*",
     "var/lib/initramfs-tools/*", "var/lib/shells.state", "var/lib/misc/*", "var/lib/python/*",
     "var/lib/ca-certificates*", "var/lib/xml-core/*", "var/lib/polkit-1*", "var/lib/dbus*",
     "var/cache/*", "var/lock", "var/run", "var/lib/rpm/*", "usr/lib/sysimage/*",
@@ -97,7 +97,8 @@ def _split(state: GoldState, software: Mapping[str, Sequence[str]], *, rest: str
     if db.format == "rpm":
         draft.notes.append("the rpm database stays whole in the base: it names the packages "
                            "of all parts, also of those that are not asked for")
-    owner = Attribution(state.manifest, db, base, groups, state.place, state.shared)
+    owner = Attribution(state.manifest, db, base, groups, state.place, state.shared,
+                        state.declared)
     return _Packages(state, draft, owner, identity).run()
 
 

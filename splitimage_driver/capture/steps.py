@@ -59,7 +59,7 @@ class _Steps:
                 "no package database: parts are files only, each requires the steps before it")
         self._order = {state.name: n for n, state in enumerate(states)}
         self.owner = Attribution(final.manifest, final.packages, base, groups, final.place,
-                                 final.shared)
+                                 final.shared, final.declared)
 
     def _roots(self) -> dict[str, tuple[str, ...]]:
         """For each step the packages it was made for: those it installed that
