@@ -23,6 +23,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     :ivar unit: ``"bytes"``, ``"files"`` or ``"steps"``
     :ivar subject: the object worked on (a name or an id)
     :ivar seconds: since the operation began
+    :ivar done: the operation's last event, however it ended
     """
 
     operation: str
@@ -31,6 +32,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     subject: str = ""
     seconds: float = 0.0
+    done: bool = False
 
 
 Listener = Callable[[Event], None]
@@ -71,9 +73,10 @@ class Operation:
                 self._last = now
                 self._send(now)
 
-    def _send(self, now: float) -> None:
+    def _send(self, now: float, *, done: bool = False) -> None:
         event = Event(operation=self.operation, current=self.current, total=self.total,
-                      unit=self.unit, subject=self.subject, seconds=now - self.began)
+                      unit=self.unit, subject=self.subject, seconds=now - self.began,
+                      done=done)
         for listener in list(_listeners):
             listener(event)
 
@@ -84,4 +87,4 @@ class Operation:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None and self.total == 0:
             self.total = self.current
-        self._send(time.monotonic())
+        self._send(time.monotonic(), done=True)

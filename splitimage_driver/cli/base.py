@@ -69,7 +69,7 @@ class _Common(command.Command):
 
     def _progress(self) -> Any:
         way = getattr(self.app_args, "progress", progress.NONE)
-        return progress.shown(way)
+        return progress.shown(way, self.cmd_name or "")
 
 
 class Command(_Common):

@@ -59,9 +59,9 @@ class Amount(FormattableColumn[float | None]):
             return size(self._value)
         if self.unit != "s":
             return f"{self._value:g} {self.unit}"
-        if 0 < self._value < 0.1:
-            return f"{self._value:.3f} s"
-        return f"{self._value:.1f} s"
+        if self._value >= 0.1 or self._value == 0:
+            return f"{self._value:.1f} s"
+        return f"{self._value * 1000:.0f} ms" if self._value >= 0.0005 else "< 1 ms"
 
     def machine_readable(self) -> float | None:
         return None if self._value is None or math.isinf(self._value) else self._value
@@ -78,8 +78,16 @@ class Moment(FormattableColumn[float]):
 class Digest(FormattableColumn[str]):
     """A sha256: its first digits tell enough to people."""
 
+    digits = 12
+
     def human_readable(self) -> str:
-        return self._value[:12]
+        return self._value[:self.digits]
+
+
+class Id(Digest):
+    """A random id, likewise."""
+
+    digits = 8
 
 
 class Words(FormattableColumn[list[Any]]):

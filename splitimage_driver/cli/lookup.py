@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from splitimage_driver.model.composite import Composite
     from splitimage_driver.model.part import Part
 
-_START_OF_ID = re.compile(r"[0-9a-f]{8,63}\Z")
+#: As tables show it.
+_START_OF_ID = re.compile(r"[0-9a-f-]{8,63}\Z")
 
 
 def part(application: Application, given: str, *, kind: str | None = None) -> Part:
@@ -50,13 +51,15 @@ def composite(application: Application, given: str) -> Composite:
 
 
 def image(application: Application, given: str) -> Image:
-    """A completed image of the project by its name or id.
+    """A completed image of the project by its name, its id, or the start of
+    its id as tables show it.
 
     :raises NotFound:
     :raises InvalidInput: several have that name
     """
     images = application.store.images(owner=application.project)
-    found = [i for i in images if i.id == given] or [i for i in images if i.name == given]
+    found = ([i for i in images if i.id == given] or [i for i in images if i.name == given]
+             or [i for i in images if _START_OF_ID.match(given) and i.id.startswith(given)])
     if not found:
         raise exceptions.NotFound(kind="image", name=given, where=application.store.location)
     if len(found) > 1:

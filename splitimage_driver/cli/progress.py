@@ -17,10 +17,11 @@ WAYS = (AUTO, BAR, JSON, NONE)
 
 
 @contextlib.contextmanager
-def shown(way: str, stream: TextIO | None = None) -> Iterator[None]:
+def shown(way: str, title: str = "", stream: TextIO | None = None) -> Iterator[None]:
     """Show the progress of the block.
 
     :param way: one of :data:`WAYS`
+    :param title: what the block is; stands above the bars of its operations
     :param stream: None: standard error
     """
     stream = stream or sys.stderr
@@ -32,8 +33,12 @@ def shown(way: str, stream: TextIO | None = None) -> Iterator[None]:
         with listening(_lines(stream)):
             yield
     else:
-        with _bar(stream) as listener, listening(listener):
-            yield
+        bars = Bars(_rich(stream), title)
+        try:
+            with listening(bars):
+                yield
+        finally:
+            bars.stop()
 
 
 def _lines(stream: TextIO) -> Listener:
@@ -47,30 +52,35 @@ def _lines(stream: TextIO) -> Listener:
     return tell
 
 
-@contextlib.contextmanager
-def _bar(stream: TextIO) -> Iterator[Listener]:
+def _rich(stream: TextIO) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
                TextColumn("{task.fields[amount]}", markup=False, justify="right"),
                TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=stream), transient=True,
-                  refresh_per_second=8) as bars:
-        yield Bars(bars)
+    return Progress(*columns, console=Console(file=stream), transient=True,
+                    refresh_per_second=8)
 
 
 class Bars:
-    """One bar for each operation that runs; those that are done go.
+    """One bar for each operation that runs; those that are done go, and all
+    at the end. Nothing is drawn before the first event: a quick command
+    leaves the terminal alone.
 
-    :param bars: a :class:`rich.progress.Progress`
+    :param bars: a :class:`rich.progress.Progress`, not started
     """
 
-    def __init__(self, bars: Any) -> None:
-        self._bars = bars
+    def __init__(self, bars: Any, title: str = "") -> None:
+        self._bars, self._title, self._started = bars, title, False
         self._tasks: dict[tuple[str, str], Any] = {}
 
     def __call__(self, event: Event) -> None:
+        if not self._started:
+            self._started = True
+            # Its clock tells that something goes on between two operations.
+            self._bars.add_task(self._title, total=None, amount="")
+            self._bars.start()
         key = (event.operation, event.subject)
         total = event.total or None
         task = self._tasks.get(key)
@@ -78,8 +88,12 @@ class Bars:
             task = self._tasks[key] = self._bars.add_task(
                 _title(event), total=total, amount=_amount(event))
         self._bars.update(task, completed=event.current, total=total, amount=_amount(event))
-        if total is not None and event.current >= total:
+        if event.done:
             self._bars.remove_task(self._tasks.pop(key))
+
+    def stop(self) -> None:
+        if self._started:
+            self._bars.stop()
 
 
 def _title(event: Event) -> str:

@@ -9,6 +9,7 @@ from splitimage_driver.cli.columns import (
     Amount,
     Column,
     Digest,
+    Id,
     Lines,
     Listing,
     Moment,
@@ -126,13 +127,13 @@ def part(found: Part) -> dict[str, Any]:
 
 IMAGES = (
     Column("name", lambda i: i.name),
-    Column("id", lambda i: i.id),
+    Column("id", lambda i: Id(i.id)),
     Column("size", lambda i: Size(i.disk_size)),
     Column("last used", lambda i: Moment(i.last_used)),
     Column("booted", lambda i: i.booted, long=True),
     Column("parts", lambda i: Words(i.parts), long=True),
     Column("filesets", lambda i: Words(i.filesets), long=True),
-    Column("composite", lambda i: i.composite, long=True),
+    Column("composite", lambda i: Id(i.composite), long=True),
     Column("disk", lambda i: Digest(i.disk), long=True),
     Column("disk size", lambda i: Size(i.virtual_size), long=True),
     Column("recipe", lambda i: Digest(i.recipe), long=True),
@@ -143,7 +144,8 @@ IMAGES = (
 
 
 def image(found: Image) -> dict[str, Any]:
-    return {c.name: c.value(found) for c in IMAGES}
+    return {**{c.name: c.value(found) for c in IMAGES}, "id": found.id, "disk": found.disk,
+            "recipe": found.recipe}
 
 
 # -- servers -----------------------------------------------------------------------------
@@ -155,8 +157,8 @@ SERVERS = (
     Column("ports", lambda s: Ports(s.ports)),
     Column("parts", lambda s: Words(s.parts)),
     Column("filesets", lambda s: Words(s.filesets), long=True),
-    Column("composite", lambda s: s.composite, long=True),
-    Column("image", lambda s: s.image, long=True),
+    Column("composite", lambda s: Id(s.composite), long=True),
+    Column("image", lambda s: Id(s.image), long=True),
     Column("disk", lambda s: Digest(s.disk), long=True),
     Column("pid", lambda s: s.pid, long=True),
     Column("directory", lambda s: s.directory, long=True),
@@ -197,13 +199,13 @@ class _Files(Pairs):
 
 
 CONSIDERED = (
-    Column("rank", lambda e: e["rank"]),
     Column("candidate", lambda e: e["estimate"].candidate.name),
     Column("match", lambda e: e["estimate"].match),
     Column("cost", lambda e: Amount(e["estimate"].cost, _unit(e["estimate"]))),
     Column("terms", lambda e: _terms(e["estimate"])),
     Column("missing", lambda e: _Files(e["estimate"].missing, e["estimate"].missing_bytes)),
     Column("excess", lambda e: _Files(e["estimate"].excess, e["estimate"].excess_bytes)),
+    Column("rank", lambda e: e["rank"], long=True),
     Column("inject", lambda e: Size(e["estimate"].inject_bytes), long=True),
     Column("fetch", lambda e: Size(e["estimate"].fetch_bytes), long=True),
     Column("refused", lambda e: e["estimate"].refused, long=True),
