@@ -77,14 +77,20 @@ class ImageService:
     def capture(self, name: str, gold: Gold, *, onto: str | None = None,
                 renumber: bool = False, public: bool = False) -> Composite:
         """Turn a gold machine into a composite image."""
-        if onto is None and any(c.name == name for c in self.store.composites()):
-            raise exceptions.AlreadyExists(kind="composite", name=name,
-                                           where=self.store.location)
+        if onto is None:
+            self._not_yet(name)
         with self.store.lock(f"composite {onto or name}"):
             composite = self.store.composite(onto) if onto else None
+            if onto is None:
+                self._not_yet(name)  # another capture may have finished just now
             capture = Capture(self.store, self.session, exclude=self.conf.capture.exclude,
                               owner=self.owner, public=public)
             return capture.run(name, gold, onto=composite, renumber=renumber)
+
+    def _not_yet(self, name: str) -> None:
+        if any(c.name == name for c in self.store.composites()):
+            raise exceptions.AlreadyExists(kind="composite", name=name,
+                                           where=self.store.location)
 
     def create_part(self, name: str, source: Path, *, allow_setuid: bool = False) -> Part:
         """Make a tenant's file set into a part.
@@ -133,7 +139,10 @@ class ImageService:
         equation = weights.equation(cost or self.conf.planning.cost)
         common: dict[str, Any] = {"request": request, "composite": composite.id, "parts": names,
                   "recipe": wanted, "equation": cost or self.conf.planning.cost}
-        exact = self.store.find_recipe(wanted, owner=self.owner)
+        exact = None
+        if request.booted:
+            exact = self.store.find_recipe(_booted(wanted), owner=self.owner)
+        exact = exact or self.store.find_recipe(wanted, owner=self.owner)
         if exact is not None and not explain:
             best = self._exact(_candidate(exact))
             return Plan(**common, estimate=best, considered=(best,), target=None, work=None)
@@ -143,9 +152,15 @@ class ImageService:
             if exact is not None and candidate.id == exact.id:
                 estimates.append((self._exact(candidate), None))
                 continue
+            try:
+                tree = self.store.manifest(candidate.manifest)
+            except exceptions.NotFound:
+                if self._vanished(candidate):
+                    continue
+                raise
             estimates.append(nearest.estimate(
-                candidate, self.store.manifest(candidate.manifest), goal, cost=equation,
-                rates=weighing.rates, prepare=weighing.prepare, fetched=self._fetched))
+                candidate, tree, goal, cost=equation, rates=weighing.rates,
+                prepare=weighing.prepare, fetched=self._fetched))
         ranked = nearest.rank(e for e, _ in estimates)
         best = ranked[0]
         if best.refused:
@@ -196,6 +211,12 @@ class ImageService:
             return 0
         return self.store.path(digest).stat().st_size if size is None else size
 
+    def _vanished(self, candidate: Candidate) -> bool:
+        """Whether a completed image was deleted, by a prune in another
+        process for instance, since it was listed."""
+        return candidate.kind == COMPLETED and all(
+            image.id != candidate.id for image in self.store.images())
+
     @staticmethod
     def _exact(candidate: Candidate) -> Estimate:
         return Estimate(candidate=candidate, match="exact", cost=0.0, terms=(), missing=0,
@@ -206,37 +227,62 @@ class ImageService:
 
     def assemble(self, request: Request, *, publish: bool = True, explain: bool = False,
                  ) -> tuple[Plan, Assembled]:
-        """Plan and carry out; the same request in two processes is assembled
-        once."""
-        plan = self.plan(request, explain=explain)
-        if plan.exact:
-            return plan, self._match(plan)
-        with self.store.lock(f"recipe {self.owner} {plan.recipe}"):
-            # Another process may have published it while this one waited.
-            plan = self.plan(request, explain=explain)
-            if plan.exact:
-                return plan, self._match(plan)
-            began = time.monotonic()
-            with self.store.turn(_title(plan)):
-                waited = time.monotonic() - began
-                # So may an image that is nearer than the one planned with.
-                plan = self.plan(request, explain=explain)
-                if plan.exact:
-                    return plan, self._match(plan)
-                done = self._carry_out(plan, publish=publish)
-            done.facts["queue_seconds"] = waited
-            self.store.record("assembly", {**plan.summary(), "measured": done.facts})
-            return plan, done
+        """See :meth:`assembled`; for who does not need the disk itself."""
+        with self.assembled(request, publish=publish, explain=explain) as done:
+            return done
 
-    def _match(self, plan: Plan) -> Assembled:
+    @contextlib.contextmanager
+    def assembled(self, request: Request, *, publish: bool = True, explain: bool = False,
+                  ) -> Iterator[tuple[Plan, Assembled]]:
+        """Plan and carry out; the same request in two processes is assembled
+        once. For the length of the block nothing takes the disk away, even
+        where the image is pruned.
+
+        :raises Cancelled: taken out of the queue meanwhile
+        :raises NoSpaceInImage: nothing was written then
+        """
+        with contextlib.ExitStack() as held:
+            yield self._assembled(request, held, publish=publish, explain=explain)
+
+    def _assembled(self, request: Request, held: contextlib.ExitStack, *, publish: bool,
+                   explain: bool) -> tuple[Plan, Assembled]:
+        while True:
+            plan = self.plan(request, explain=explain)
+            try:
+                if plan.exact:
+                    return plan, self._match(plan, held)
+                with self.store.lock(f"recipe {self.owner} {plan.recipe}"):
+                    # Another process may have published it while this one waited.
+                    plan = self.plan(request, explain=explain)
+                    if plan.exact:
+                        return plan, self._match(plan, held)
+                    began = time.monotonic()
+                    with self.store.turn(_title(plan)):
+                        waited = time.monotonic() - began
+                        # So may an image that is nearer than the one planned with.
+                        plan = self.plan(request, explain=explain)
+                        if plan.exact:
+                            return plan, self._match(plan, held)
+                        done = self._carry_out(plan, held, publish=publish)
+                    done.facts["queue_seconds"] = waited
+                    self.store.record("assembly", {**plan.summary(), "measured": done.facts})
+                    return plan, done
+            except exceptions.NotFound:
+                if not self._vanished(plan.estimate.candidate):
+                    raise
+                LOG.info("%s was deleted meanwhile: planning again",
+                         plan.estimate.candidate.name)
+
+    def _match(self, plan: Plan, held: contextlib.ExitStack) -> Assembled:
         candidate = plan.estimate.candidate
+        held.enter_context(self.store.hold([candidate.disk]))
         if candidate.kind == BASE:  # nothing but the system was asked for
             return Assembled(image=None, disk=candidate.disk, facts={"assembly_seconds": 0.0})
         image = self.store.image(candidate.id)
         self.store.touch_image(image.id)
         return Assembled(image=image, disk=image.disk, facts={"assembly_seconds": 0.0})
 
-    def _carry_out(self, plan: Plan, *, publish: bool) -> Assembled:
+    def _carry_out(self, plan: Plan, held: contextlib.ExitStack, *, publish: bool) -> Assembled:
         assert plan.work is not None and plan.target is not None  # noqa: S101 (not exact)
         candidate, began = plan.estimate.candidate, time.monotonic()
         blobs = {source.blob for source in plan.work.sources.values()}
@@ -253,6 +299,8 @@ class ImageService:
             with Operation("publish", subject=_title(plan)):
                 finished = time.monotonic()
                 digest = self.store.adopt(disk)
+                # Once its image is recorded, somebody else may prune it.
+                held.enter_context(self.store.hold([digest]))
                 image = None
                 if publish:
                     image = self._publish(plan, digest)
@@ -280,33 +328,38 @@ class ImageService:
             mounts=plan.estimate.candidate.mounts, owner=self.owner, created=now, last_used=now)
         return self.store.add_image(msgspec.structs.replace(image, **changes))
 
-    def publish_booted(self, plan_request: Request, snapshot: Path) -> tuple[Image, list[str]]:
+    def publish_booted(self, request: Request, snapshot: Path) -> tuple[Image, list[str]]:
         """Publish a snapshot of a machine that had run: identity is cleaned,
         what the plan does not know is kept and told.
 
         :param snapshot: a standalone qcow2 in a scratch directory; taken over
         :returns: the image, and the paths that nobody vouches for
+        :raises AlreadyExists: such an image of this request is there
         """
-        plan = self.plan(plan_request, explain=True)
+        plan = self.plan(msgspec.structs.replace(request, booted=False), explain=True)
         assert plan.target is not None  # noqa: S101 (explain makes it)
-        candidate = plan.estimate.candidate
-        with self.session(snapshot, "qcow2", candidate.mounts) as session:
+        wanted = _booted(plan.recipe)
+        there = self.store.find_recipe(wanted, owner=self.owner)
+        if there is not None:
+            raise exceptions.AlreadyExists(kind="image", name=there.name,
+                                           where=self.store.location)
+        candidate, known = plan.estimate.candidate, plan.target.manifest
+        with self.session(snapshot, "qcow2", candidate.mounts, shown=_title(plan)) as session:
             tar = snapshot.with_name("booted.tar")
             session.read_tree(tar)
             state = GoldState("booted", TarTree(tar), sparse=session.sparse_files())
             cleaned = clean.clean(state.manifest, self.identity, generated={})
-            work = Work(state.manifest, cleaned.manifest, {}, cleaned.generated)
+            tree = clean.without_own_directories(cleaned.manifest, known, self.identity)
+            work = Work(state.manifest, tree, {}, cleaned.generated)
             assembler.validate(session, work)
             assembler.assemble(session, work, self._read)
-        known = plan.target.manifest
-        unknown = ["/" + e.path.decode(errors="replace") for e in cleaned.manifest
+        unknown = ["/" + e.path.decode(errors="replace") for e in tree
                    if not e.is_dir and not e.same(known.get(e.path))]
         booted = msgspec.structs.replace(plan, target=msgspec.structs.replace(
-            plan.target, manifest=cleaned.manifest))
+            plan.target, manifest=tree))
         digest = self.store.adopt(snapshot)
         image = self._publish(booted, digest, booted=True, name=_title(plan) + "+booted",
-                              recipe=recipe(plan.recipe, [cleaned.manifest.digest],
-                                            options=["booted"]))
+                              recipe=wanted)
         return image, unknown
 
     @contextlib.contextmanager
@@ -320,6 +373,11 @@ def _candidate(image: Image) -> Candidate:
     return Candidate(id=image.id, name=image.name, kind=COMPLETED, disk=image.disk,
                      disk_size=image.disk_size, virtual_size=image.virtual_size,
                      manifest=image.manifest, mounts=image.mounts, recipe=image.recipe)
+
+
+def _booted(wanted: str) -> str:
+    """The recipe of what was taken from a running server of a request."""
+    return recipe(wanted, (), options=["booted"])
 
 
 def _title(plan: Plan) -> str:

@@ -180,16 +180,20 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def server_directory(self, server_id: str) -> Path:
-        """Made if need be."""
+        """Where a server's files go. The launcher makes it, after the record
+        is saved: a directory without a record is what a crash has left."""
 
     # -- processes ------------------------------------------------------------
 
     @abc.abstractmethod
-    def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
+    def lock(self, name: str, *,
+             timeout: float | None = None) -> contextlib.AbstractContextManager[None]:
         """Held between processes and threads; freed when the holder dies.
         Not re-entrant: asking again for what one holds waits for oneself.
 
-        :raises LockTimeout: after [store] lock_timeout"""
+        :param timeout: seconds to wait for a holder; None: [store]
+            lock_timeout
+        :raises LockTimeout: it was held all that time"""
 
     @abc.abstractmethod
     def turn(self, subject: str) -> contextlib.AbstractContextManager[None]:

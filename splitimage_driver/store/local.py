@@ -354,10 +354,7 @@ class LocalStore(base.Store):
         remove_tree(self._server_path(server.id))
 
     def server_directory(self, server_id: str) -> Path:
-        path = self._server_path(server_id)
-        with self._space.guard():
-            path.mkdir(mode=0o700, exist_ok=True)
-        return path
+        return self._server_path(server_id)
 
     def _server_path(self, server_id: str) -> Path:
         if not _SERVER_ID.match(server_id):
@@ -367,8 +364,9 @@ class LocalStore(base.Store):
 
     # -- processes ------------------------------------------------------------
 
-    def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
-        return self._locks.lock(name)
+    def lock(self, name: str, *,
+             timeout: float | None = None) -> contextlib.AbstractContextManager[None]:
+        return self._locks.lock(name, timeout)
 
     def turn(self, subject: str) -> contextlib.AbstractContextManager[None]:
         return self._queue.turn(subject)

@@ -42,22 +42,25 @@ class Locks:
         return self.root / f"{shown}-{hashlib.sha256(name.encode()).hexdigest()[:32]}{SUFFIX}"
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str, timeout: float | None = None) -> Iterator[None]:
         """Hold ``name``. Not re-entrant: a thread that asks again for what it
         holds waits for itself and gets the time-out.
 
+        :param timeout: seconds to wait for a holder; None: as configured
         :raises LockTimeout: somebody else held it all the time
         """
-        held = file_lock(self.file(name), self.timeout)
+        patience = self.timeout if timeout is None else timeout
+        held = file_lock(self.file(name), patience)
         with self.space.guard():
             try:
                 held.acquire(timeout=0)
             except filelock.Timeout:
-                LOG.info("waiting for %s, which another process holds", name)
+                if patience > 0:
+                    LOG.info("waiting for %s, which another process holds", name)
                 try:
                     held.acquire()
                 except filelock.Timeout:
-                    raise exceptions.LockTimeout(what=name, seconds=self.timeout) from None
+                    raise exceptions.LockTimeout(what=name, seconds=patience) from None
         try:
             yield
         finally:

@@ -94,6 +94,7 @@ def _server(store: LocalStore, image: Image) -> Server:
                     disk=image.disk, directory=str(store.server_directory(name)),
                     owner=image.owner, created=1.0)
     store.save_server(server)
+    Path(server.directory).mkdir()
     return server
 
 
@@ -228,7 +229,7 @@ def _survives(path: Path, owner: str) -> None:
     """After a crash: only harmless findings, the same again works, and
     nothing is left once it was repaired."""
     with contextlib.closing(_store(path)) as store:
-        # Opening it has removed all but the directory of a server to be.
+        # Opening it has removed all but the directory of a deleted server.
         assert {finding.kind for finding in store.check()} <= {"leftover"}
         assert store.queue() == []
         _clean_up(store, owner)

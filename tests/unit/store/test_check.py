@@ -22,7 +22,7 @@ def full(store: Any, make: Any) -> Any:
     composite = make.saved("lamp", make.part(), restore=make.part("r", kind=RESTORE).id)
     image = make.added(composite, filesets=(make.part("pages", kind=FILESET).id,))
     server = make.running(image)
-    store.server_directory(server.id)
+    store.server_directory(server.id).mkdir()
     return store
 
 
