@@ -90,7 +90,7 @@ class Demo:
     # -- steps ----------------------------------------------------------------------
 
     def capture(self, application: Application) -> None:
-        self.say("building a Debian 12 gold machine: OS, + apache2, + mariadb-server, + php")
+        self.say("building a Debian 12 gold machine: OS, apache2, mariadb-server, php")
         with self.timed("gold machine", "build"):
             tars = gold.build_steps(gold.CACHE, gold.LAMP)
             disk = gold.bios_disk(tars[gold.BASE], self.home / "gold.qcow2")

@@ -25,6 +25,9 @@ ASSEMBLED, BOOTED, NEVER = "assembled", "booted", "never"
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """How servers of one request are to be launched.
 
+    :ivar publish: ``assembled``, ``never``, or ``booted``: the first server
+        as it is once it answers on ``wait``; where that was published
+        before, it is what the servers are started from
     :ivar ports: guest TCP ports to reach from this host
     :ivar wait: guest port to wait for; None: do not wait
     :ivar path: for which HTTP status 200 is awaited where ``wait`` is a
@@ -68,8 +71,13 @@ class ServerService:
 
     def launch(self, wish: Wish) -> Launched:
         """Assemble what is missing and start ``wish.count`` servers on it."""
+        if wish.publish == BOOTED and wish.wait is None:
+            raise exceptions.InvalidInput(
+                what="publishing a booted server",
+                reason="no port is given to wait for, which tells when it has booted")
         composite = self.store.composite(wish.request.composite)
-        plan, assembled = self.images.assemble(wish.request, publish=wish.publish == ASSEMBLED)
+        request = msgspec.structs.replace(wish.request, booted=wish.publish == BOOTED)
+        plan, assembled = self.images.assemble(request, publish=wish.publish == ASSEMBLED)
         servers = []
         began = time.monotonic()
         # Held until each server's record keeps the disk.
@@ -88,8 +96,8 @@ class ServerService:
         if wish.wait is not None:
             measured["answer_seconds"] = self._wait(servers, wish, wish.wait)
         unknown: Sequence[str] = ()
-        if wish.publish == BOOTED:
-            unknown = self.publish(servers[0].id)
+        if wish.publish == BOOTED and not (assembled.image and assembled.image.booted):
+            unknown = self._publish(servers[0], request)
         self.store.record("launch", {**plan.summary(), "measured": measured})
         return Launched(servers=tuple(servers), plan=plan, measured=measured,
                         unknown=tuple(unknown))
@@ -160,10 +168,16 @@ class ServerService:
 
     def publish(self, name_or_id: str) -> Sequence[str]:
         """Publish a running server's disk, identity cleaned, as an image of
-        its own; returns the paths that no part vouches for."""
+        its own; returns the paths that no part vouches for.
+
+        :raises AlreadyExists: there is one of this request
+        """
         server = self.show(name_or_id)
         composite = self.store.composite(server.composite)
-        request = Request(composite=composite.name, parts=server.parts, filesets=server.filesets)
+        return self._publish(server, Request(composite=composite.name, parts=server.parts,
+                                             filesets=server.filesets))
+
+    def _publish(self, server: Server, request: Request) -> Sequence[str]:
         with self.store.scratch() as scratch:
             snapshot = scratch / "snapshot.qcow2"
             self.launcher.snapshot(server, snapshot)

@@ -9,7 +9,7 @@ import msgspec
 
 from splitimage_driver import guest
 from splitimage_driver.capture.identity import EMPTY, REMOVE, Identity
-from splitimage_driver.model.entry import FILE, FileEntry
+from splitimage_driver.model.entry import FILE, FileEntry, parents
 from splitimage_driver.model.manifest import Manifest
 
 
@@ -49,3 +49,16 @@ def clean(tree: Manifest, identity: Identity, *, generated: Mapping[bytes, bytes
                                       mtime=newest).with_content(b"")
     return Cleaned(Manifest(found.values()), contents,
                    frozenset(e.path for e in extra.entries))
+
+
+def without_own_directories(tree: Manifest, known: Manifest, identity: Identity) -> Manifest:
+    """The tree without the empty directories that a machine made for what
+    belongs to it alone, such as ``/var/log/journal/MACHINE-ID``.
+
+    :param tree: cleaned
+    :param known: the tree that the machine booted with
+    """
+    used = {above for e in tree if not e.is_dir for above in parents(e.path)}
+    return Manifest(
+        e for e in tree if not e.is_dir or e.path in used or e.path in known
+        or (rule := identity.rule(e.path)) is None or rule.action != REMOVE)

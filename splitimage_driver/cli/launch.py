@@ -52,8 +52,8 @@ class Launch(base.Lister):
                             metavar="N", help="start N servers from one assembly (default: 1)")
         parser.add_argument("--publish", choices=PUBLISH, default=PUBLISH[0],
                             help="keep the disk as assembled, before its first boot; or a "
-                                 "snapshot of the server as it runs, its identity cleaned; or "
-                                 "nothing (default: assembled)")
+                                 "snapshot of the server once it answers on --wait, its "
+                                 "identity cleaned; or nothing (default: assembled)")
         parser.add_argument("--memory", type=arguments.whole(1), metavar="MIB",
                             help="of a server (default: [launch] memory)")
         parser.add_argument("--cpus", type=arguments.whole(1), metavar="N",

@@ -20,12 +20,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     :ivar parts: names of the composite's parts, as the user gave them
     :ivar filesets: ids of stored file sets
     :ivar answers: the tenant's own, for clashes of a file set
+    :ivar booted: an image of this request that was taken from a running
+        server is an exact match, too; nobody gets one without asking
     """
 
     composite: str
     parts: tuple[str, ...] = ()
     filesets: tuple[str, ...] = ()
     answers: tuple[Answer, ...] = ()
+    booted: bool = False
 
 
 class Source(msgspec.Struct, frozen=True, array_like=True):
