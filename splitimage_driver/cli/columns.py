@@ -99,6 +99,13 @@ class Words(FormattableColumn[list[Any]]):
         return self.separator.join(map(str, self._value))
 
 
+class Digests(Words):
+    """Several of them."""
+
+    def human_readable(self) -> str:
+        return self.separator.join(digest[:Digest.digits] for digest in self._value)
+
+
 class Lines(Words):
     def __init__(self, value: Iterable[Any]) -> None:
         super().__init__(value, "\n")

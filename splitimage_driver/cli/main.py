@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import difflib
 import functools
+import importlib.metadata
 import itertools
 import os
 import signal
@@ -22,6 +23,7 @@ from cliff.commandmanager import CommandManager
 from cliff.help import HelpExit
 from pbr.version import VersionInfo
 
+from splitimage_driver import exceptions
 from splitimage_driver.cli import errors, progress
 
 if TYPE_CHECKING:
@@ -35,13 +37,34 @@ USAGE = 2
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
+class Commands(CommandManager):
+    """The entry points of a namespace; a command is imported when it is
+    used, and one that cannot be is an error that names it."""
+
+    def load_commands(self, namespace: str) -> None:
+        self.group_list.append(namespace)
+        for point in importlib.metadata.entry_points(group=namespace):
+            self.commands[point.name.replace("_", " ")] = point
+
+    def find_command(self, argv: list[str]) -> tuple[type[Command], str, list[str]]:
+        """:raises ValueError: there is none
+        :raises PluginLoadFailed:"""
+        try:
+            return super().find_command(argv)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise exceptions.PluginLoadFailed(name=" ".join(argv[:2]), namespace=self.namespace,
+                                              reason=str(error)) from error
+
+
 class SplitImage(App):
     """Global options may stand before or after the command."""
 
     NAME = "splitimage"
 
     def __init__(self) -> None:
-        super().__init__(DESCRIPTION, _version(), CommandManager("splitimage.cli"),
+        super().__init__(DESCRIPTION, _version(), Commands("splitimage.cli"),
                          deferred_help=True)
 
     def build_option_parser(self, description: str | None, version: str | None,
@@ -117,6 +140,8 @@ class SplitImage(App):
             errors.say(f"there is no command {words!r}",
                        "see " + ", ".join(f"splitimage {name}" for name in near))
             return USAGE
+        except exceptions.PluginLoadFailed as error:
+            return errors.tell(error, debug=self.options.debug)
         return super().run_subcommand(argv)
 
     @functools.cached_property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from splitimage_driver.cli.columns import (
     Amount,
     Column,
     Digest,
+    Digests,
     Id,
     Lines,
     Listing,
@@ -125,50 +127,64 @@ def part(found: Part) -> dict[str, Any]:
 
 # -- completed images ------------------------------------------------------------------
 
+class _Named(NamedTuple):
+    """A record with the name of its composite."""
+
+    record: Any
+    composite: str
+
+
+def with_composites(records: Iterable[Any], store: Store) -> list[_Named]:
+    names = {c.id: c.name for c in store.composites()}
+    return [_Named(r, names.get(r.composite, r.composite)) for r in records]
+
+
 IMAGES = (
-    Column("name", lambda i: i.name),
-    Column("id", lambda i: Id(i.id)),
-    Column("size", lambda i: Size(i.disk_size)),
-    Column("last used", lambda i: Moment(i.last_used)),
-    Column("booted", lambda i: i.booted, long=True),
-    Column("parts", lambda i: Words(i.parts), long=True),
-    Column("filesets", lambda i: Words(i.filesets), long=True),
-    Column("composite", lambda i: Id(i.composite), long=True),
-    Column("disk", lambda i: Digest(i.disk), long=True),
-    Column("disk size", lambda i: Size(i.virtual_size), long=True),
-    Column("recipe", lambda i: Digest(i.recipe), long=True),
-    Column("public", lambda i: i.public, long=True),
-    Column("owner", lambda i: i.owner, long=True),
-    Column("created", lambda i: Moment(i.created), long=True),
+    Column("name", lambda i: i.record.name),
+    Column("id", lambda i: Id(i.record.id)),
+    Column("size", lambda i: Size(i.record.disk_size)),
+    Column("last used", lambda i: Moment(i.record.last_used)),
+    Column("booted", lambda i: i.record.booted, long=True),
+    Column("parts", lambda i: Words(i.record.parts), long=True),
+    Column("filesets", lambda i: Digests(i.record.filesets), long=True),
+    Column("composite", lambda i: i.composite, long=True),
+    Column("disk", lambda i: Digest(i.record.disk), long=True),
+    Column("disk size", lambda i: Size(i.record.virtual_size), long=True),
+    Column("recipe", lambda i: Digest(i.record.recipe), long=True),
+    Column("public", lambda i: i.record.public, long=True),
+    Column("owner", lambda i: i.record.owner, long=True),
+    Column("created", lambda i: Moment(i.record.created), long=True),
 )
 
 
-def image(found: Image) -> dict[str, Any]:
-    return {**{c.name: c.value(found) for c in IMAGES}, "id": found.id, "disk": found.disk,
+def image(found: Image, store: Store) -> dict[str, Any]:
+    [named] = with_composites([found], store)
+    return {**{c.name: c.value(named) for c in IMAGES}, "id": found.id, "disk": found.disk,
             "recipe": found.recipe}
 
 
 # -- servers -----------------------------------------------------------------------------
 
 SERVERS = (
-    Column("name", lambda s: s.name),
-    Column("id", lambda s: s.id),
-    Column("state", lambda s: s.state),
-    Column("ports", lambda s: Ports(s.ports)),
-    Column("parts", lambda s: Words(s.parts)),
-    Column("filesets", lambda s: Words(s.filesets), long=True),
-    Column("composite", lambda s: Id(s.composite), long=True),
-    Column("image", lambda s: Id(s.image), long=True),
-    Column("disk", lambda s: Digest(s.disk), long=True),
-    Column("pid", lambda s: s.pid, long=True),
-    Column("directory", lambda s: s.directory, long=True),
-    Column("owner", lambda s: s.owner, long=True),
-    Column("created", lambda s: Moment(s.created), long=True),
+    Column("name", lambda s: s.record.name),
+    Column("id", lambda s: s.record.id),
+    Column("state", lambda s: s.record.state),
+    Column("ports", lambda s: Ports(s.record.ports)),
+    Column("parts", lambda s: Words(s.record.parts)),
+    Column("filesets", lambda s: Digests(s.record.filesets), long=True),
+    Column("composite", lambda s: s.composite, long=True),
+    Column("image", lambda s: Id(s.record.image), long=True),
+    Column("disk", lambda s: Digest(s.record.disk), long=True),
+    Column("pid", lambda s: s.record.pid, long=True),
+    Column("directory", lambda s: s.record.directory, long=True),
+    Column("owner", lambda s: s.record.owner, long=True),
+    Column("created", lambda s: Moment(s.record.created), long=True),
 )
 
 
-def server(found: Server) -> dict[str, Any]:
-    return {c.name: c.value(found) for c in SERVERS}
+def server(found: Server, store: Store) -> dict[str, Any]:
+    [named] = with_composites([found], store)
+    return {**{c.name: c.value(named) for c in SERVERS}, "image": found.image}
 
 
 # -- plans ---------------------------------------------------------------------------------
@@ -229,7 +245,7 @@ def plan(found: Plan) -> dict[str, Any]:
     best = found.estimate
     return {
         "composite": found.request.composite, "request": Words(found.request.parts),
-        "filesets": Words(found.request.filesets), "parts": Words(found.parts),
+        "filesets": Digests(found.request.filesets), "parts": Words(found.parts),
         "match": best.match, "candidate": best.candidate.name,
         "candidate id": best.candidate.id, "equation": found.equation,
         "cost": Amount(best.cost, _unit(best)), "terms": _terms(best),
@@ -260,7 +276,7 @@ def assembled(found: Plan, done: Assembled) -> dict[str, Any]:
     facts = done.facts
     return {
         "composite": found.request.composite, "request": Words(found.request.parts),
-        "filesets": Words(found.request.filesets), "parts": Words(found.parts),
+        "filesets": Digests(found.request.filesets), "parts": Words(found.parts),
         "match": found.estimate.match, "candidate": found.estimate.candidate.name,
         "predicted": Amount(found.estimate.cost, _unit(found.estimate)),
         "fetched": Size(found.estimate.fetch_bytes),
@@ -284,7 +300,7 @@ LAUNCHED: tuple[Column, ...] = (
     Column("state", lambda r: r["server"].state, long=True),
     Column("composite", lambda r: r["plan"].request.composite, long=True),
     Column("request", lambda r: Words(r["plan"].request.parts), long=True),
-    Column("filesets", lambda r: Words(r["plan"].request.filesets), long=True),
+    Column("filesets", lambda r: Digests(r["plan"].request.filesets), long=True),
     Column("parts", lambda r: Words(r["plan"].parts), long=True),
     Column("candidate id", lambda r: r["plan"].estimate.candidate.id, long=True),
     Column("predicted", lambda r: Amount(r["plan"].estimate.cost, _unit(r["plan"].estimate)),

@@ -24,4 +24,6 @@ class ListImages(base.Lister):
         application = self.application
         composite = (lookup.composite(application, parsed_args.composite).id
                      if parsed_args.composite else None)
-        return application.store.images(composite=composite, owner=application.project)
+        return views.with_composites(
+            application.store.images(composite=composite, owner=application.project),
+            application.store)

@@ -28,6 +28,7 @@ class PruneImages(base.Lister):
                             help="how many bytes their disks may take")
 
     def records(self, parsed_args: argparse.Namespace) -> Iterable[Any]:
-        return self.application.store.prune_images(
+        store = self.application.store
+        return views.with_composites(store.prune_images(
             owner=self.application.project, max_age=parsed_args.max_age,
-            max_count=parsed_args.max_count, max_bytes=parsed_args.max_bytes)
+            max_count=parsed_args.max_count, max_bytes=parsed_args.max_bytes), store)

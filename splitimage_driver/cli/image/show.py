@@ -18,4 +18,5 @@ class ShowImage(base.ShowOne):
         parser.add_argument("image", metavar="IMAGE", help="its name or id")
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        return views.image(lookup.image(self.application, parsed_args.image))
+        return views.image(lookup.image(self.application, parsed_args.image),
+                           self.application.store)

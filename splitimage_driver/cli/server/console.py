@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections import deque
-from pathlib import Path
 from typing import BinaryIO
 
 from splitimage_driver.cli import arguments, base, terminal
@@ -23,6 +22,7 @@ class Console(base.Command):
     terminal.
     """
 
+    _last = "\n"
     examples = ("server console web", "server console web -n 20 --follow")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -43,6 +43,8 @@ class Console(base.Command):
         except FileNotFoundError:  # it has not been started yet
             return
         self._write(cleaner.feed(b"", final=True))
+        if not self._last.endswith("\n"):  # a prompt, most likely
+            self._write("\n")
 
     def _print(self, log: BinaryIO, cleaner: terminal.ConsoleText, lines: int | None) -> None:
         if lines is None:
@@ -72,10 +74,6 @@ class Console(base.Command):
             time.sleep(_PAUSE)
 
     def _write(self, text: str) -> None:
+        self._last = text or self._last
         self.app.stdout.write(text)
         self.app.stdout.flush()
-
-
-def console_path(directory: str) -> Path:
-    """Where a server's console is kept."""
-    return Path(directory, "console.log")

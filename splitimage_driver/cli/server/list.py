@@ -20,4 +20,4 @@ class ListServers(base.Lister):
     columns = views.SERVERS
 
     def records(self, parsed_args: argparse.Namespace) -> Iterable[Any]:
-        return self.application.servers.list()
+        return views.with_composites(self.application.servers.list(), self.application.store)

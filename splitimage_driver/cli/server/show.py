@@ -18,4 +18,5 @@ class ShowServer(base.ShowOne):
         parser.add_argument("server", metavar="SERVER", help="its name or id")
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        return views.server(self.application.servers.show(parsed_args.server))
+        return views.server(self.application.servers.show(parsed_args.server),
+                            self.application.store)
