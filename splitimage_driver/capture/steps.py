@@ -9,6 +9,7 @@ other part is present.
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -19,8 +20,11 @@ from splitimage_driver.capture.gold import GoldState, Spool
 from splitimage_driver.capture.identity import Identity
 from splitimage_driver.capture.packagedb import base as packagedb
 from splitimage_driver.capture.splitter import Split, Splitter
+from splitimage_driver.capture.variants import Variants
 from splitimage_driver.merge import registry, rows, text
+from splitimage_driver.merge.base import Merger, plain
 from splitimage_driver.model.entry import FileEntry
+from splitimage_driver.model.entry import text as shown
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -63,19 +67,23 @@ class _Steps:
 
     def _roots(self) -> dict[str, tuple[str, ...]]:
         """For each step the packages it was made for: those it installed that
-        were asked for by name, else those that nothing else it installed
-        needs."""
+        were asked for by name, and of what they do not need (recommended
+        packages) those that nothing else of it needs."""
+        final = self.states[-1].packages
+        assert final is not None  # noqa: S101 (checked by the caller)
         found = {}
-        for before, state in zip(self.states, self.states[1:], strict=False):
-            assert state.packages is not None  # noqa: S101 (checked by the caller)
-            old = before.packages.packages if before.packages is not None else {}
-            new = {k: p for k, p in state.packages.packages.items() if k not in old}
-            roots = [k for k, p in new.items() if p.manual]
-            if not roots:
-                needed: set[str] = set()
-                for key in new:
-                    needed |= state.packages.closure([key]) - {key}
-                roots = [k for k in new if k not in needed]
+        seen = set(self.states[0].packages.packages if self.states[0].packages else ())
+        for state in self.states[1:]:
+            here = state.packages.packages if state.packages is not None else {}
+            # What a later step removed again is nobody's.
+            new = {k for k in here if k not in seen and k in final.packages}
+            seen |= here.keys()
+            roots = {k for k in new if final.packages[k].manual}
+            left = new - final.closure(roots)
+            needed = set().union(*(final.closure([key]) - {key} for key in left))
+            roots |= left - needed
+            # A circle that nothing leads into.
+            roots |= left - final.closure(roots)
             found[state.name] = tuple(sorted(roots))
         return found
 
@@ -118,22 +126,20 @@ class _Steps:
 
     def _place(self, path: bytes, versions: Sequence[Version]) -> None:
         evidence = self.owner.evidence(path, versions[-1].entry or versions[-1].before)
-        condition: frozenset[str] = frozenset()
-        first: Version | None = None
-        for version in versions:
+        first = versions[0]
+        software = self.states[first.step].name
+        if first.entry is not None and first.entry.is_dir:
+            for group in self.owner.owners(path) or {evidence.group or frozenset()}:
+                part, when = self._owner(group or None, software, None)
+                self.draft.claim(part, when, path, first.entry)
+        part, when = self._owner(evidence.group, software, evidence.territory)
+        self.draft.claim(part, when, path, first.entry)
+        variants = Variants(first.before, when | {part}, first.entry)
+        for version in versions[1:]:
             software = self.states[version.step].name
-            if first is None:
-                if version.entry is not None and version.entry.is_dir:
-                    for group in self.owner.owners(path) or {evidence.group or frozenset()}:
-                        part, when = self._owner(group or None, software, None)
-                        self.draft.claim(part, when, path, version.entry)
-                part, when = self._owner(evidence.group, software, evidence.territory)
-                self.draft.claim(part, when, path, version.entry)
-                condition, first = when | {part}, version
-                continue
-            self.draft.claim(software, condition - {software}, path, version.entry)
-            self._variants(path, version, first, condition, software)
-            condition |= {software}
+            for when, entry in variants.add(software, version.before, version.entry,
+                                            functools.partial(self._patched, software)):
+                self.draft.claim(software, when, path, entry)
 
     def _owner(self, group: Group | None, software: str,
                territory: Group | None) -> tuple[str, When]:
@@ -152,37 +158,38 @@ class _Steps:
                 when |= {there}
         return part, when - {part}
 
-    def _variants(self, path: bytes, version: Version, first: Version,
-                  condition: frozenset[str], software: str) -> None:
-        """What a later step's change of a text looks like where only some of
-        the earlier steps are present: the change is applied to their text."""
-        origin = first.before
-        if origin is not None and not condition <= {software}:
-            merged = self._patched(version, origin, first.step - 1)
-            if merged is not None:
-                self.draft.claim(software, ALWAYS, path, merged)
-
-    def _patched(self, version: Version, onto: FileEntry, onto_step: int) -> FileEntry | None:
+    def _patched(self, software: str, before: FileEntry | None, after: FileEntry | None,
+                 onto: FileEntry | None) -> FileEntry | None:
+        """A step's change made to another version of the file: of a text its
+        lines, of all else the whole."""
+        if after is None or before is None or onto is None or before.same(onto):
+            return after
         triple = []
-        for entry, step in ((version.before, version.step - 1), (version.entry, version.step),
-                            (onto, onto_step)):
-            if entry is None or not entry.is_file or entry.size > text.MAX_BYTES:
-                return None
-            state = self.states[step]
-            self.spool.take(state, [entry.path])
-            content = self.spool.get(entry.sha256)
-            if not text.is_text(content):
-                return None
+        for entry in (before, after, onto):
+            content = self._text(entry)
+            if content is None:
+                return after
             triple.append(content)
         merged = text.three_way(*triple)
         if merged is None:
             self.draft.notes.append(
-                f"/{version.entry.path.decode(errors='replace')}: the change by "  # type: ignore[union-attr]
-                f"{self.states[version.step].name} cannot be told from the earlier ones")
-            return None
-        assert version.entry is not None  # noqa: S101 (it is one of the three)
+                f"{shown(after.path)}: the change by {software} cannot be told from those by "
+                "earlier steps; it is taken over whole")
+            return after
         self.spool.put(merged)
-        return version.entry.with_content(merged)
+        return after.with_content(merged)
+
+    def _text(self, entry: FileEntry) -> bytes | None:
+        if not entry.is_file or entry.size > text.MAX_BYTES:
+            return None
+        if not self.spool.path(entry.sha256).exists():
+            for state in self.states:
+                there = state.manifest.get(entry.path)
+                if there is not None and there.sha256 == entry.sha256:
+                    self.spool.take(state, [entry.path])
+                    break
+        content = self.spool.get(entry.sha256)
+        return content if text.is_text(content) else None
 
     # -- rows ---------------------------------------------------------------------------
 
@@ -191,7 +198,7 @@ class _Steps:
         assert merger is not None  # noqa: S101 (only such paths come here)
         texts = [state.shared.get(path) for state in self.states]
         places = rows.places(merger, texts[0], texts[-1])
-        conditions: dict[bytes, frozenset[str]] = {}
+        variants: dict[bytes, Variants[bytes]] = {}
         for step in range(1, len(self.states)):
             software = self.states[step].name
             changes = rows.diff(merger, path, texts[step - 1], texts[step], places=places)
@@ -203,20 +210,35 @@ class _Steps:
                     group = None  # the step is better evidence than a name in a script
                 owners[row.key] = group
             company = {g for g in owners.values() if g is not None and g != BASE}
+            before = rows.keyed(merger, texts[step - 1])
             for row in changes:
-                if row.key in conditions:
-                    when = conditions[row.key] - {software}
-                    self.draft.claim_row(software, when, row)
-                    conditions[row.key] |= {software}
+                if row.key in variants:
+                    for when, value in variants[row.key].add(
+                            software, before.get(row.key), row.value,
+                            functools.partial(_patched_row, merger, row.key)):
+                        self.draft.claim_row(software, when,
+                                             msgspec.structs.replace(row, value=value))
                     continue
                 group = owners[row.key]
                 # A row that names nobody came with those beside it.
                 groups: set[Group | None] = {group} if group is not None or not company else {
                     *company}
+                condition: frozenset[str] = frozenset()
                 for each in groups:
                     part, when = self._owner(each, software, None)
                     self.draft.claim_row(part, when, row)
-                    conditions[row.key] = conditions.get(row.key, frozenset()) | when | {part}
+                    condition |= when | {part}
+                variants[row.key] = Variants(before.get(row.key), condition, row.value)
+
+
+def _patched_row(merger: Merger, key: bytes, before: bytes | None, after: bytes | None,
+                 onto: bytes | None) -> bytes | None:
+    """A step's change made to another version of the row; whole where the
+    row is of one piece."""
+    if after is None or before is None or onto is None or before == onto:
+        return after
+    merged = merger.combine(plain(key), before, after, onto)
+    return after if merged is None else merged
 
 
 def row_group(owner: Attribution, hint: tuple[str, bytes]) -> Group | None:

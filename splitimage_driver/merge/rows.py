@@ -69,6 +69,14 @@ def places(merger: Merger, base: bytes | None, final: bytes | None) -> dict[byte
     return _places(_rows(merger, base), _rows(merger, final))
 
 
+def keyed(merger: Merger, content: bytes | None) -> dict[bytes, bytes]:
+    """A file's rows by the keys that :func:`diff` gives them.
+
+    :raises InvalidInput: not a file of the merger's kind
+    """
+    return _rows(merger, content)
+
+
 def faithful(merger: Merger, content: bytes) -> bool:
     """Whether the merger would write these very bytes (and not, say, end
     their last line).
