@@ -73,7 +73,34 @@ class Work:
     @functools.cached_property
     def missing(self) -> tuple[FileEntry, ...]:
         """Entries to write, sorted by path."""
-        return self.target.missing_from(self.current)
+        return tuple(e for e in self.target.missing_from(self.current)
+                     if e.path not in self._relabelled)
+
+    @functools.cached_property
+    def _relabelled(self) -> frozenset[bytes]:
+        """Names of hard-linked files that only get another leader, because
+        other names come or go: nothing is to be done about them."""
+        now = self.current.by_path
+        changed = set()
+        kept: dict[bytes, list[FileEntry]] = {}  # by the file on the disk
+        for e in self.target:
+            there = now.get(e.path)
+            if there is not None and e.is_file and (e.link or there.link):
+                if there != e:
+                    if msgspec.structs.replace(there, link=e.link) != e:
+                        continue
+                    changed.add(e.path)
+                kept.setdefault(there.link or there.path, []).append(e)
+        stays: dict[bytes, bytes] = {}  # file of the target: file on the disk
+        for inode, names in sorted(kept.items()):
+            files = {e.link or e.path for e in names}
+            exact = {e.link or e.path for e in names if e.path not in changed}
+            # One file cannot become two; of two that become one, one stays.
+            mine = min(exact or files)
+            if mine not in stays or exact:
+                stays[mine] = inode
+        return frozenset(e.path for inode, names in kept.items() for e in names
+                         if e.path in changed and stays.get(e.link or e.path) == inode)
 
     @functools.cached_property
     def excess(self) -> tuple[FileEntry, ...]:
