@@ -10,7 +10,7 @@ import msgspec
 from splitimage_driver.capture.attribution import Group, part_name
 from splitimage_driver.model import entry as entries
 from splitimage_driver.model import part as parts_
-from splitimage_driver.model.entry import FileEntry
+from splitimage_driver.model.entry import SYMLINK, FileEntry
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.part import Layer, PartManifest, Row
 
@@ -102,8 +102,7 @@ class Draft:
 
     def manifests(self, base: Manifest, trees: Iterable[Manifest]) -> dict[str, PartManifest]:
         """Finished parts: each layer has the directories its paths lie in,
-        with the metadata of the newest of ``trees`` that has them, and hard
-        links among what it holds."""
+        with the metadata of the newest of ``trees`` that has them."""
         newest = [tree.by_path for tree in trees]
         found = {}
         for part in sorted({*self._layers, *self.software}):
@@ -116,20 +115,32 @@ class Draft:
                             known = next((t[above] for t in reversed(newest) if above in t), None)
                             if known is not None and known.is_dir:
                                 held[above] = known
+                # Told as a deletion too, or laying would follow the link.
+                instead = {path for path, e in held.items() if e.is_dir and path in base
+                           and base.by_path[path].type == SYMLINK}
                 layers.append(Layer(when=tuple(when), entries=tuple(relinked(held.values())),
-                                    deleted=tuple(layer.deleted), rows=tuple(layer.rows.values())))
+                                    deleted=tuple(layer.deleted | instead),
+                                    rows=tuple(layer.rows.values())))
             found[part] = PartManifest(tuple(layers))
         return found
 
 
 def relinked(found: Iterable[FileEntry]) -> list[FileEntry]:
-    """Hard-link groups cut down to the entries given: the lowest remaining
-    path leads; a group of one is a plain file."""
+    """Hard-link groups as far as the entries go.
+
+    A group keeps the name of its leader also where that is another part's or
+    the base's: laying makes one file of all names that it finds. Only where
+    the leader's path holds another file here, the lowest name leads."""
     found = list(found)
-    groups: dict[bytes, list[bytes]] = collections.defaultdict(list)
+    there = {e.path: e for e in found}
+    groups: dict[tuple[bytes, bytes], list[FileEntry]] = collections.defaultdict(list)
     for e in found:
         if e.link:
-            groups[e.link].append(e.path)
-    leaders = {link: min(paths) if len(paths) > 1 else b"" for link, paths in groups.items()}
-    return [msgspec.structs.replace(e, link=leaders[e.link])
-            if e.link and leaders[e.link] != e.link else e for e in found]
+            groups[e.link, e.sha256].append(e)
+    leaders = {}
+    for (link, sha256), members in groups.items():
+        leader = there.get(link)
+        fits = leader is None or (leader.link, leader.sha256) == (link, sha256)
+        leaders[link, sha256] = link if fits else min(e.path for e in members)
+    return [msgspec.structs.replace(e, link=leaders[e.link, e.sha256]) if e.link else e
+            for e in found]

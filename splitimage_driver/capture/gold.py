@@ -42,6 +42,11 @@ class GoldState:
         self.name, self.tree = name, tree
         manifest = tree.manifest()
         self.place = place or Resolver(manifest)
+        # A step may put a directory of its own in the place of a link; but
+        # /bin over a link to /usr/bin is a tar's other name for that.
+        self.place = self.place.without({
+            e.path for e in manifest if e.is_dir and e.path in self.place.links
+            and self.place.links[e.path].strip(b"/") != b"usr/" + e.path})
         #: Given where the tree's own names are not the real places: a root
         #: tar may name /bin/x where the base has /bin -> usr/bin.
         self.mapped: Resolver | None = None

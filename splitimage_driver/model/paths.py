@@ -6,7 +6,7 @@ root, ``..`` stops there. On a usrmerged system ``bin/x`` is ``usr/bin/x``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from splitimage_driver import exceptions
 from splitimage_driver.model.entry import SYMLINK, FileEntry, text
@@ -16,11 +16,22 @@ _LINKS = 40  # as the kernel's MAXSYMLINKS
 
 
 class Resolver:
-    """Resolves paths of one tree; remembers the directories it met."""
+    """Resolves paths of one tree; remembers the directories it met.
+
+    :ivar links: its symbolic links (path: target)
+    """
 
     def __init__(self, tree: Manifest) -> None:
-        self._links = {e.path: e.target for e in tree if e.type == SYMLINK}
+        self.links = {e.path: e.target for e in tree if e.type == SYMLINK}
         self._known: dict[bytes, bytes] = {b"": b""}
+
+    def without(self, gone: Collection[bytes]) -> Resolver:
+        """The same tree without these links."""
+        if self.links.keys().isdisjoint(gone):
+            return self
+        other = Resolver(Manifest())
+        other.links = {path: target for path, target in self.links.items() if path not in gone}
+        return other
 
     def directory(self, path: bytes, links: int = 0) -> bytes:
         """The real place of a directory named ``path``.
@@ -47,7 +58,7 @@ class Resolver:
                 place = place.rpartition(b"/")[0]
             else:
                 real, place = place, place + b"/" + last if place else last
-                target = self._links.get(place)
+                target = self.links.get(place)
                 if target is not None:
                     place = self.directory(join(real, target), links + 1)
             self._known[walked] = place

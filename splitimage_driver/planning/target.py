@@ -99,10 +99,12 @@ class _Laying:
             self._settle_rows(path, row_claims[path], claims.get(path, []))
         self._derive()
         self._drop_orphans(claims)
-        self._add_parents()
+        self._add_parents(claims)
         self._relink()
         for path, source in self.originals.items():
-            if path not in self.sources and self.tree.get(path) is self.base.get(path):
+            there, before = self.tree.get(path), self.base.get(path)
+            if (path not in self.sources and path not in self.generated and there is not None
+                    and before is not None and there.sha256 == before.sha256):
                 self.sources[path] = source
         for path, content in self.shared.items():
             if path in self.tree and path not in self.sources:
@@ -116,7 +118,7 @@ class _Laying:
         # Conditions are about the composite's parts: a file set that happens
         # to have the name of one must not stand in for it.
         names = {p.name for p in self.parts if p.kind != parts_.FILESET}
-        place = Resolver(self.base)
+        links = Resolver(self.base)
         claims: dict[bytes, list[Claim]] = {}
         row_claims: dict[bytes, dict[bytes, list[Claim]]] = {}
         for part in self.parts:
@@ -126,6 +128,9 @@ class _Laying:
                     continue
                 condition = frozenset((*layer.when, f"fileset {part.name}" if fileset
                                        else part.name))
+                held = {e.path for e in layer.entries}
+                # A directory of its own in the place of a link of the base.
+                place = links.without(held.intersection(layer.deleted))
                 for e in layer.entries:
                     # Parts captured with this base name real places; others
                     # meet this base's links only now.
@@ -138,6 +143,8 @@ class _Laying:
                         part=part.name, condition=condition, fileset=fileset,
                         entry=placed, source=source))
                 for path in layer.deleted:
+                    if path in held:
+                        continue
                     claims.setdefault(path, []).append(Claim(
                         part=part.name, condition=condition, fileset=fileset))
                 for row in layer.rows:
@@ -157,10 +164,11 @@ class _Laying:
                 claims = firm
             if not claims:
                 return
-        claims = [c for c in claims if not _unchanged(c, before)] or claims[:1]
+        claims = [c for c in claims if not _unchanged(c, before)] or claims
         chosen = _agreed(claims)
         if chosen is not None:
-            self._put(path, chosen.entry, chosen.source)
+            if chosen.entry is None or not chosen.entry.same(before):
+                self._put(path, chosen.entry, chosen.source)
             return
         answer = self._answer(path, claims)
         if answer is not None and self._apply(path, answer, claims):
@@ -312,7 +320,7 @@ class _Laying:
             self.conflicts.append(Conflict(
                 path, tuple(sorted(names)), f"they differ about its row {shown}" if shown
                 else "their rows make no file together"))
-        if merged.content is None:
+        if merged.content is None or (not merged.content and any(c.entry is None for c in whole)):
             self._put(path, None, None)
             return
         model = self.base.get(path) or next((c.entry for c in whole if c.entry is not None), None)
@@ -348,12 +356,19 @@ class _Laying:
             if path not in self.tree and before is not None and before.is_dir and path in occupied:
                 self.tree[path] = before
 
-    def _add_parents(self) -> None:
+    def _add_parents(self, claims: Mapping[bytes, Sequence[Claim]]) -> None:
+        """Every path has its directories: as somebody has brought them, if
+        only somebody whose word did not count."""
         for path in list(self.tree):
             for above in entries.parents(path):
                 there = self.tree.get(above)
                 if there is None:
-                    self.tree[above] = FileEntry(path=above, type=DIRECTORY, mode=0o755)
+                    brought = [c for c in claims.get(above, ())
+                               if c.entry is not None and c.entry.is_dir]
+                    best = max(brought, default=None, key=lambda c: (
+                        not c.fileset, len(c.condition), c.part))
+                    self.tree[above] = (best and best.entry) or FileEntry(
+                        path=above, type=DIRECTORY, mode=0o755)
                 elif not there.is_dir:
                     self.conflicts.append(Conflict(
                         path, (), f"{entries.text(above)} above it is not a directory"))
@@ -404,10 +419,12 @@ def derived(merger: Merger, path: bytes, content: bytes, tree: Mapping[bytes, Fi
 
 
 def _unchanged(claim: Claim, before: FileEntry | None) -> bool:
-    """The claim repeats what the base has."""
+    """The claim repeats what the base has; which other names it has is said
+    by what becomes of them."""
     if claim.entry is None:
         return before is None
-    return claim.entry.same(before)
+    return before is not None and claim.entry.same(
+        msgspec.structs.replace(before, link=claim.entry.link))
 
 
 def _agreed(claims: Sequence[Claim]) -> Claim | None:
@@ -415,7 +432,8 @@ def _agreed(claims: Sequence[Claim]) -> Claim | None:
     first = claims[0]
     if first.entry is None:
         return first if all(c.entry is None for c in claims) else None
-    if not all(first.entry.same(c.entry) for c in claims):
+    if not all(c.entry is not None and first.entry.same(
+            msgspec.structs.replace(c.entry, link=first.entry.link)) for c in claims):
         return None
     return max(claims, key=lambda c: (c.entry.mtime if c.entry else 0, c.part))
 
