@@ -43,19 +43,23 @@ def validate(session: Session, work: Work) -> None:
     sizes = {s.mountpoint.strip("/").encode(): s.block for s in spaces}
     for e in work.missing:
         point = _mount_of(e.path, points)
-        old = work.current.get(e.path)
-        inodes[point] += old is None
+        new = work.current.get(e.path) is None
+        inodes[point] += new
         if e.path in travelling:
-            blocks[point] += -(-e.size // sizes[point])
-        elif e.is_dir and old is None:
+            # Beside what it replaces: that may be given back only later.
+            blocks[point] += _room(e, sizes[point])
+        elif e.is_dir and new:
             blocks[point] += 1
-        if old is not None and old.is_file and not old.link:
-            blocks[point] -= -(-old.size // sizes[point])
-    for e in work.excess:
-        point = _mount_of(e.path, points)
-        inodes[point] -= not e.link or e.link == e.path
-        if e.is_file and not e.link:
-            blocks[point] -= -(-e.size // sizes[point])
+    gone = (*work.excess, *work.replaced)
+    names = collections.Counter(e.link for e in work.current)
+    names.subtract(e.link for e in gone)
+    for e in gone:
+        # A hard-linked file is gone with its last name.
+        if not e.link or (e.link == e.path and not names[e.link]):
+            point = _mount_of(e.path, points)
+            inodes[point] -= 1
+            blocks[point] -= sum(length for _, length in e.sparse or ((0, e.size),)
+                                 ) // sizes[point]
     for space in spaces:
         point = space.mountpoint.strip("/").encode()
         # One in a hundred for what file systems keep beside the contents.
@@ -67,6 +71,13 @@ def validate(session: Session, work: Work) -> None:
         if 0 <= space.inodes < inodes[point]:
             raise exceptions.NoSpaceInImage(mountpoint=space.mountpoint, needed=inodes[point],
                                             unit="inodes", available=space.inodes)
+
+
+def _room(e: FileEntry, block: int) -> int:
+    """Blocks that a file's data takes at most; holes take none."""
+    if e.sparse:
+        return sum(-(-length // block) + 1 for _, length in e.sparse if length)
+    return -(-e.size // block)
 
 
 def _mount_of(path: bytes, points: Iterable[bytes]) -> bytes:
@@ -116,35 +127,32 @@ def _write(stream: BinaryIO, work: Work, read: Reader) -> int:
         for e in work.missing:
             if e.is_dir:
                 tar.add(e)
-        led: set[bytes] = set()
+        led: dict[bytes, bytes] = {}
         for e, content in _with_contents(work, read):
             tar.add(e, content)
             step.advance(e.size)
             if e.link:
-                led.add(e.link)
+                led[e.link] = e.path
         for e in work.missing:
             if e.is_dir:
                 continue
             if not e.is_file:
                 tar.add(e)
-            elif e.link and e.link in led:
-                if e.path not in carried:
-                    tar.add(e, hardlink_to=_first(work, e.link))
+            elif e.path in carried:
+                pass
+            elif e.link in led:
+                tar.add(e, hardlink_to=led[e.link])
             elif e.link and (there := work.linkable(e, missing)) is not None:
                 tar.add(e, hardlink_to=there)
             elif e.size == 0:
                 tar.add(e, io.BytesIO())
                 if e.link:
-                    led.add(e.link)
+                    led[e.link] = e.path
         for e in work.directories:
             tar.add(e, mtime=e.mtime)
         # Not in a finally: a cut archive must not look like a whole one.
         tar.close()
         return step.current
-
-
-def _first(work: Work, group: bytes) -> bytes:
-    return next(e.path for e in work.contents if e.link == group)
 
 
 def _with_contents(work: Work, read: Reader) -> Iterator[tuple[FileEntry, BinaryIO]]:
