@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import platform
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,25 @@ REQUESTS = (
     ("apache+php+mysql+page", ("apache", "php", "mysql"), True),
 )
 BOOT_TIMEOUT = 600.0
+#: Key of a row, heading, what a unit of the heading is in the row's.
+_NUMBERS = (("predicted_cost", "Cost\ns", 1.0), ("bytes_fetched", "Fetched\nMB", 1e6),
+            ("bytes_injected", "Injected\nMB", 1e6), ("assembly_seconds", "Assembly\ns", 1.0),
+            ("boot_seconds", "Boot\ns", 1.0), ("http_seconds", "HTTP\ns", 1.0))
+_LEGEND = ("Cost: predicted. Boot: until ssh answers. HTTP: from the request to the first "
+           "status 200.")
 
 
 class Demo:
-    """:param home: directory for the store and the report"""
+    """:param home: directory for the store and the report
+    :param steps: what is captured, of the gold machine's
+    :param requests: as :data:`REQUESTS`
+    """
 
-    def __init__(self, home: Path) -> None:
-        self.home, self.console = home, Console()
+    def __init__(self, home: Path, *, steps: Sequence[gold.Step] = gold.LAMP,
+                 requests: Sequence[tuple[str, tuple[str, ...], bool]] = REQUESTS,
+                 console: Console | None = None) -> None:
+        self.home, self.console = home, console or Console()
+        self.steps, self.requests = steps, requests
         self.began = time.monotonic()
         self.timeline: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []
@@ -75,7 +88,7 @@ class Demo:
         with contextlib.closing(application.store):
             self.capture(application)
             page = application.images.create_part("page", PAGE)
-            for name, parts, own_page in REQUESTS:
+            for name, parts, own_page in self.requests:
                 self.launch(application, name, Request(
                     composite=COMPOSITE, parts=parts, filesets=(page.id,) if own_page else ()),
                     "/parts.php" if own_page else "/")
@@ -97,7 +110,7 @@ class Demo:
         self.say("capturing it as one composite image")
         with self.timed("composite image", "capture"):
             composite = application.images.capture(COMPOSITE, Gold(
-                disk=disk, steps=tuple((s.name, tars[s.name]) for s in gold.LAMP)))
+                disk=disk, steps=tuple((s.name, tars[s.name]) for s in self.steps)))
         disk.unlink()
         for name in sorted(composite.parts):
             part = application.store.part(composite.parts[name].id)
@@ -126,7 +139,9 @@ class Demo:
         finally:
             servers.delete(server.id)
         if path != "/":
-            self.say("  its page says: " + " | ".join(body.decode().split("\n")[:6]))
+            self.say("  its page says:")
+            for line in body.decode(errors="replace").splitlines():
+                self.console.print(f"              {line}", markup=False, highlight=False)
         self.say(f"  {plan.estimate.match} match, made from {plan.estimate.candidate.name}, "
                  f"HTTP {status} after {seconds:.1f} s")
         self.rows.append(self.row(name, launched, booted[0] if booted else None,
@@ -151,9 +166,18 @@ class Demo:
         disks = sum(i.disk_size for i in application.store.images())
         return {"splitimage-driver": metadata.version("splitimage-driver"),
                 "accelerator": application.accelerator, "qemu": qemu,
-                "kernel": platform.release(), "python": platform.python_version(),
+                "processors": os.cpu_count(), "kernel": platform.release(),
+                "python": platform.python_version(),
                 "store": f"{size / 1e6:.0f} MB, of which completed images {disks / 1e6:.0f} MB",
                 "whole demonstration": f"{time.monotonic() - self.began:.0f} s"}
+
+    def tell(self, path: Path) -> None:
+        """Print the result; ``path`` is the report's."""
+        self.console.print()
+        self.console.print(self.table())
+        self.console.print(f"\n[dim]{_LEGEND}[/]")
+        # Not broken, so that it can be taken from the terminal as a whole.
+        self.console.print(f"\nreport: {path}", soft_wrap=True, highlight=False)
 
     def table(self) -> Table:
         """The launches within 80 columns: two lines each, units in the headings."""
@@ -166,14 +190,6 @@ class Demo:
             table.add_row(f"{row['request']}\n  [dim]{row['candidate']}[/]", row["match"],
                           *(_number(row[key], scale) for key, _, scale in _NUMBERS))
         return table
-
-
-#: Key of a row, heading, what a unit of the heading is in the row's.
-_NUMBERS = (("predicted_cost", "Cost\ns", 1.0), ("bytes_fetched", "Fetched\nMB", 1e6),
-            ("bytes_injected", "Injected\nMB", 1e6), ("assembly_seconds", "Assembly\ns", 1.0),
-            ("boot_seconds", "Boot\ns", 1.0), ("http_seconds", "HTTP\ns", 1.0))
-_LEGEND = ("Cost: predicted. Boot: until ssh answers. HTTP: from the request to the first "
-           "status 200.")
 
 
 def _number(value: float | None, scale: float) -> str:
@@ -193,11 +209,7 @@ def main() -> int:
     except exceptions.SplitImageError as error:
         print(f"demo: {error}\n  hint: {error.advice}", file=sys.stderr)
         return error.exit_code
-    demo.console.print()
-    demo.console.print(demo.table())
-    demo.console.print(f"\n[dim]{_LEGEND}[/]")
-    # Not broken, so that it can be taken from the terminal as a whole.
-    demo.console.print(f"\nreport: {path}", soft_wrap=True, highlight=False)
+    demo.tell(path)
     return 0
 
 

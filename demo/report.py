@@ -181,7 +181,7 @@ def _clock(at: int) -> str:
     return f"{at // 60}:{at % 60:02d}"
 
 
-def _short(text: str, most: int = 30) -> str:
+def _short(text: str, most: int = 26) -> str:
     return text if len(text) <= most else text[:most - 1] + "…"
 
 
