@@ -166,7 +166,7 @@ class CompositeService:
             if lacking:
                 with self.images.session(self.store.path(composite.base.disk), "qcow2",
                                          composite.base.mounts, readonly=True,
-                                         shown=composite.name) as session:
+                                         scratch=scratch, shown=composite.name) as session:
                     for e in lacking:
                         session.read_file(e.path, spool.path(e.sha256))
             return pack.store_part(

@@ -69,7 +69,8 @@ class ImageService:
         """
         info = disks.inspect(disk)
         with self.store.scratch() as scratch:
-            with self.session(disk, info.format, None, readonly=True) as session:
+            with self.session(disk, info.format, None, readonly=True,
+                              scratch=scratch) as session:
                 session.read_tree(scratch / "root.tar")
             state = GoldState("disk", TarTree(scratch / "root.tar"))
             return inspect.propose(state.packages, state.manifest, state.read)
@@ -292,7 +293,8 @@ class ImageService:
             with Operation("copy", subject=candidate.name):
                 disks.copy(self.store.path(candidate.disk), disk, expected=candidate.disk)
             copied = time.monotonic()
-            with self.session(disk, "qcow2", candidate.mounts, shown=candidate.name) as session:
+            with self.session(disk, "qcow2", candidate.mounts, scratch=scratch,
+                              shown=candidate.name) as session:
                 launched = time.monotonic()
                 assembler.validate(session, plan.work)
                 facts = assembler.assemble(session, plan.work, self._read)
@@ -344,7 +346,8 @@ class ImageService:
             raise exceptions.AlreadyExists(kind="image", name=there.name,
                                            where=self.store.location)
         candidate, known = plan.estimate.candidate, plan.target.manifest
-        with self.session(snapshot, "qcow2", candidate.mounts, shown=_title(plan)) as session:
+        with self.session(snapshot, "qcow2", candidate.mounts, scratch=snapshot.parent,
+                          shown=_title(plan)) as session:
             tar = snapshot.with_name("booted.tar")
             session.read_tree(tar)
             state = GoldState("booted", TarTree(tar), sparse=session.sparse_files())

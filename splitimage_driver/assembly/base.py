@@ -85,11 +85,13 @@ class Opener(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, disk: Path, disk_format: str, mounts: Sequence[Mount] | None, *,
-                 readonly: bool = False, shown: str | None = None) -> Session:
+                 readonly: bool = False, scratch: Path | None = None,
+                 shown: str | None = None) -> Session:
         """A session on an image file.
 
         :param disk_format: ``qcow2`` or ``raw``
         :param mounts: what to mount, in order; None: look for the system and
             mount it as its own fstab says
+        :param scratch: a private directory for files of its own
         :param shown: what to call the disk in messages
         """

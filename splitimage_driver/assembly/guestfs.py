@@ -8,8 +8,11 @@ the appliance's own, on paths that were resolved before.
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import contextlib
 import os
+import secrets
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +22,7 @@ from oslo_log import log as logging
 
 from splitimage_driver import doctor, exceptions
 from splitimage_driver.assembly.base import Opener, Session, Space
+from splitimage_driver.launch import processes
 from splitimage_driver.model.composite import Mount
 from splitimage_driver.progress import Operation
 
@@ -33,25 +37,35 @@ _FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat")
 class DiskSession(Session):
     """A context manager around one appliance with one disk.
 
+    libguestfs' long calls run in a thread of their own, because a call cannot
+    be interrupted and Python sees to signals only between two of the main
+    thread's steps: a command that is told to end kills the appliance and ends
+    at once.
+
     :param disk: the image file
     :param disk_format: ``qcow2`` or ``raw``
     :param mounts: what to mount, in order; None: look for the system and
         mount it as its own fstab says
     :param options: the configuration group ``assembly``
     :param emulate: whether hardware virtualisation does not work here
+    :param scratch: for the appliance's own files, so that those of a killed
+        process are found again; None: the system's temporary directory
     :raises NoOperatingSystem: none found, with ``mounts`` None
     :raises ApplianceFailed: anything inside went wrong
     """
 
     def __init__(self, disk: Path, disk_format: str, mounts: Sequence[Mount] | None, *,
                  options: Any, emulate: bool, readonly: bool = False,
-                 shown: str | None = None) -> None:
+                 scratch: Path | None = None, shown: str | None = None) -> None:
         self.disk, self.disk_format, self.readonly = disk, disk_format, readonly
         self.mounts: tuple[Mount, ...] = tuple(mounts or ())
         self._inspect = mounts is None
         self._options, self._emulate = options, emulate
-        self._shown = shown or str(disk)
+        self._shown, self._scratch = shown or str(disk), scratch
         self._handle: Any = None
+        self._worker: concurrent.futures.Executor | None = None
+        #: Of the appliance's process: libguestfs tells no pid during a call.
+        self._name = f"splitimage-appliance-{secrets.token_hex(8)}"
 
     # -- life -------------------------------------------------------------------
 
@@ -62,18 +76,11 @@ class DiskSession(Session):
             raise exceptions.ToolMissing(tool="the libguestfs python binding",
                                          package="python3-guestfs") from error
         doctor.kernel()
-        g = self._handle = guestfs.GuestFS(python_return_dict=True)
+        self._worker = concurrent.futures.ThreadPoolExecutor(1, "splitimage-appliance")
         try:
-            g.set_backend("direct")
-            if self._emulate:
-                g.set_backend_setting("force_tcg", "1")
-            g.set_network(False)
-            g.set_autosync(True)
-            g.set_memsize(self._options.appliance_memory)
-            g.set_identifier("splitimage")
-            g.add_drive(str(self.disk), format=self.disk_format, readonly=self.readonly,
-                        cachemode=None if self.readonly else self._options.cache_mode,
-                        discard=None if self.readonly else "besteffort")
+            # Made there too: in any other thread it prints its errors itself.
+            self._handle = self._run(guestfs.GuestFS, python_return_dict=True)
+            self._call("preparation", self._configure)
             self._launch()
             if self._inspect:
                 self.mounts = self._call("inspection", self._find_mounts)
@@ -83,28 +90,55 @@ class DiskSession(Session):
             raise
         return self
 
+    def _configure(self) -> None:
+        g = self._handle
+        g.set_backend("direct")
+        if self._emulate:
+            g.set_backend_setting("force_tcg", "1")
+        g.set_network(False)
+        g.set_autosync(True)
+        g.set_memsize(self._options.appliance_memory)
+        g.set_identifier("splitimage")
+        g.config("-name", self._name)
+        if self._scratch is not None:
+            g.set_tmpdir(str(self._scratch))
+        g.add_drive(str(self.disk), format=self.disk_format, readonly=self.readonly,
+                    cachemode=None if self.readonly else self._options.cache_mode,
+                    discard=None if self.readonly else "besteffort")
+
     def _launch(self) -> None:
-        expired = threading.Event()
-
-        def give_up() -> None:
-            expired.set()
-            with contextlib.suppress(Exception):
-                os.kill(self._handle.get_pid(), 9)
-
-        timer = threading.Timer(self._options.launch_timeout, give_up)
-        timer.daemon = True
-        timer.start()
+        seconds = self._options.launch_timeout
         try:
             with Operation("appliance", total=1, unit="steps", subject=self._shown) as step:
-                self._handle.launch()
+                self._run(self._handle.launch, seconds=seconds)
                 step.advance()
+        except TimeoutError as error:
+            raise exceptions.ApplianceTimeout(seconds=seconds, step="launch",
+                                              reason="") from error
         except RuntimeError as error:
-            if expired.is_set():
-                raise exceptions.ApplianceTimeout(
-                    seconds=self._options.launch_timeout, step="launch", reason="") from error
             raise exceptions.ApplianceFailed(step="launch", reason=_line(error)) from error
+
+    def _run(self, function: Callable[..., _T], *args: Any, seconds: float | None = None,
+             **kwargs: Any) -> _T:
+        """A call of libguestfs, ended with the appliance by whatever
+        exception reaches the caller meanwhile.
+
+        :raises TimeoutError: after ``seconds``; the appliance is gone then
+        """
+        assert self._worker is not None  # noqa: S101 (within the context)
+        call = self._worker.submit(function, *args, **kwargs)
+        try:
+            return call.result(seconds)
         finally:
-            timer.cancel()
+            while not call.done():
+                self._kill()
+                concurrent.futures.wait([call], 0.1)
+
+    def _kill(self) -> None:
+        for pid in processes.pids():
+            if self._name in processes.arguments(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None and not self.readonly:
@@ -123,11 +157,14 @@ class DiskSession(Session):
         handle, self._handle = self._handle, None
         if handle is not None:
             with contextlib.suppress(RuntimeError):
-                handle.close()
+                self._run(handle.close)
+        if self._worker is not None:
+            self._worker.shutdown()
+            self._worker = None
 
     def _call(self, step: str, function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
         try:
-            return function(*args, **kwargs)
+            return self._run(function, *args, **kwargs)
         except RuntimeError as error:
             raise exceptions.ApplianceFailed(step=step, reason=_line(error)) from error
 
@@ -167,6 +204,9 @@ class DiskSession(Session):
 
     def facts(self) -> dict[str, Any]:
         """Partition table, boot and disk facts, for the hardware record."""
+        return self._call("facts", self._facts)
+
+    def _facts(self) -> dict[str, Any]:
         g = self._handle
         facts: dict[str, Any] = {"size": g.blockdev_getsize64("/dev/sda"), "file_systems": [
             {"device": m.device, "mountpoint": m.mountpoint, "type": m.fstype}
@@ -246,8 +286,8 @@ class DiskSession(Session):
         feeder = threading.Thread(target=feed, name="splitimage-feed", daemon=True)
         feeder.start()
         try:
-            self._handle.tar_in(f"/dev/fd/{read_end}", "/", xattrs=True, acls=True,
-                                selinux=selinux)
+            self._run(self._handle.tar_in, f"/dev/fd/{read_end}", "/", xattrs=True, acls=True,
+                      selinux=selinux)
         except RuntimeError as error:
             os.close(read_end)
             read_end = -1
@@ -295,7 +335,7 @@ class DiskSession(Session):
         can no longer be read from it."""
         for mount in self.mounts:
             try:
-                self._handle.fstrim(mount.mountpoint)
+                self._run(self._handle.fstrim, mount.mountpoint)
             except RuntimeError as error:
                 if mount.fstype != "vfat":
                     raise exceptions.ApplianceFailed(step="trim", reason=_line(error)) from error
@@ -306,9 +346,11 @@ class Guestfs(Opener):
     """The libguestfs appliance."""
 
     def __call__(self, disk: Path, disk_format: str, mounts: Sequence[Mount] | None, *,
-                 readonly: bool = False, shown: str | None = None) -> DiskSession:
+                 readonly: bool = False, scratch: Path | None = None,
+                 shown: str | None = None) -> DiskSession:
         return DiskSession(disk, disk_format, mounts, options=self.options,
-                           emulate=self.emulate(), readonly=readonly, shown=shown)
+                           emulate=self.emulate(), readonly=readonly, scratch=scratch,
+                           shown=shown)
 
 
 def _chunks(paths: Iterable[bytes]) -> Iterator[tuple[str, int]]:

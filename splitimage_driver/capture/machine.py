@@ -136,11 +136,11 @@ class Capture:
         """The gold disk, as a private copy that may be written."""
         info = disks.inspect(disk)
         if readonly:
-            opened = self.sessions(disk, info.format, None, readonly=True)
+            opened = self.sessions(disk, info.format, None, readonly=True, scratch=copy.parent)
         else:
             with Operation("copy", subject=str(disk)):
                 disks.convert(disk, info.format, copy, "qcow2")
-            opened = self.sessions(copy, "qcow2", None, shown=str(disk))
+            opened = self.sessions(copy, "qcow2", None, scratch=copy.parent, shown=str(disk))
         with opened as session:
             yield session
 
@@ -152,7 +152,8 @@ class Capture:
             tree = open_tree(source)
         else:
             info = disks.inspect(source)
-            with self.sessions(source, info.format, None, readonly=True) as session:
+            with self.sessions(source, info.format, None, readonly=True,
+                               scratch=scratch) as session:
                 session.read_tree(scratch / f"{name}.tar")
                 sparse = session.sparse_files()
             tree = TarTree(scratch / f"{name}.tar")

@@ -37,6 +37,11 @@ def arguments(pid: int) -> list[str]:
     return [os.fsdecode(word) for word in line.split(b"\0")[:-1]]
 
 
+def pids() -> list[int]:
+    """Of all processes that this one can see."""
+    return [int(place.name) for place in PROC.iterdir() if place.name.isdigit()]
+
+
 def wait(pid: int, ticks: int, timeout: float) -> bool:
     """Wait for the end of that very process; False: it still runs."""
     with _opened(pid, ticks) as handle:
