@@ -8,7 +8,7 @@ Tar archives carry it as text (``SCHILY.acl.*``): ``user:33:rw-`` and so on.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 ACCESS, DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
 
@@ -73,6 +73,20 @@ def mode(value: bytes, other: int) -> int:
     bits = {tag: permissions for tag, permissions, _ in parse(value)}
     group = bits.get(_MASK, bits[_GROUP_OBJ])
     return other & 0o7000 | bits[_USER_OBJ] << 6 | group << 3 | bits[_OTHER]
+
+
+def renumbered(value: bytes, users: Mapping[int, int], groups: Mapping[int, int]) -> bytes:
+    """The same list for users and groups with other numbers.
+
+    :param users: old to new; others stay
+    :raises ValueError: not a list in the kernel's form
+    """
+    tables = {_USER: users, _GROUP: groups}
+    entries = sorted(((tag, bits, tables[tag].get(identity, identity) if tag in tables
+                       else identity) for tag, bits, identity in parse(value)),
+                     key=lambda entry: (entry[0], entry[2]))
+    _check(entries)
+    return _HEADER.pack(_VERSION) + b"".join(_ENTRY.pack(*entry) for entry in entries)
 
 
 def parse(value: bytes) -> list[Ace]:

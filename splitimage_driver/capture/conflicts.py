@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from splitimage_driver import exceptions
+from splitimage_driver.archive import acl
 from splitimage_driver.archive.tree import BlobTree
 from splitimage_driver.merge import ids
 from splitimage_driver.model import part as parts_
@@ -83,23 +84,48 @@ def settle_accounts(new: Mapping[str, PartManifest], others: Mapping[str, PartMa
     """Refuse, or renumber in the new parts, accounts that clash with those of
     the parts that are there.
 
-    :raises AccountClash: and not ``renumber``; or they clash by name
+    An account that both have by name gets the number that it has there; one
+    whose number is another's gets a free one.
+
+    :raises AccountClash: and not ``renumber``; or that does not help
     """
     rows = {name: _rows(m) for name, m in {**others, **new}.items()}
     clashes = ids.account_clashes(shared, rows)
     if not clashes:
         return dict(new)
-    numbers: dict[str, set[int]] = {"uid": set(), "gid": set()}
+    tables: dict[str, dict[int, int]] = {"uid": {}, "gid": {}}
     for clash in clashes:
-        mine = [h for h in clash.holders if h.part in new]
-        if not renumber or clash.reason != "number" or not mine:
-            raise exceptions.AccountClash(clashes="; ".join(str(c) for c in clashes))
-        numbers[clash.kind].update(h.number for h in mine)
-    uids = ids.free_ids("uid", numbers["uid"], shared, rows)
-    gids = ids.free_ids("gid", numbers["gid"], shared, rows)
+        mine = {h.number for h in clash.holders if h.part in new}
+        theirs = {h.number for h in clash.holders if h.part not in new}
+        if not renumber or not mine:
+            raise _clash(clashes)
+        if clash.reason == "name" and len(theirs) == 1:
+            tables[clash.kind].update(dict.fromkeys(mine - theirs, *theirs))
+    for clash in clashes:
+        if clash.reason == "number":
+            table = tables[clash.kind]
+            wanted = {h.number for h in clash.holders if h.part in new} - table.keys()
+            table |= ids.free_ids(clash.kind, wanted, shared, {
+                **rows, "": [_taken(clash.kind, n) for n in table.values()]})
+    uids, gids = tables["uid"], tables["gid"]
+    result = {name: _renumbered(m, uids, gids) for name, m in new.items()}
+    left = ids.account_clashes(shared, {name: _rows(m) for name, m in
+                                        {**others, **result}.items()})
+    if left:
+        raise _clash(left)
     notes += [f"{kind} {old} became {now}" for kind, table in (("uid", uids), ("gid", gids))
-              for old, now in table.items()]
-    return {name: _renumbered(m, uids, gids) for name, m in new.items()}
+              for old, now in sorted(table.items())]
+    return result
+
+
+def _clash(clashes: Iterable[ids.AccountClash]) -> exceptions.AccountClash:
+    return exceptions.AccountClash(clashes="; ".join(str(c) for c in clashes))
+
+
+def _taken(kind: str, number: int) -> Row:
+    """A row that says that a number is not free."""
+    value = b"taken%d:x:%d:" % (number, number)
+    return Row(ids.FILES[kind], value, value + (b"0::/:/" if kind == "uid" else b""))
 
 
 def _rows(manifest: PartManifest) -> list[Row]:
@@ -109,7 +135,11 @@ def _rows(manifest: PartManifest) -> list[Row]:
 def _renumbered(manifest: PartManifest, uids: Mapping[int, int],
                 gids: Mapping[int, int]) -> PartManifest:
     def owner(e: FileEntry) -> FileEntry:
-        return msgspec.structs.replace(e, uid=uids.get(e.uid, e.uid), gid=gids.get(e.gid, e.gid))
+        return msgspec.structs.replace(
+            e, uid=uids.get(e.uid, e.uid), gid=gids.get(e.gid, e.gid),
+            xattrs=tuple((name, acl.renumbered(value, uids, gids)
+                          if name in (acl.ACCESS, acl.DEFAULT) else value)
+                         for name, value in e.xattrs))
 
     return PartManifest(tuple(Layer(
         when=layer.when, deleted=layer.deleted,
