@@ -66,7 +66,7 @@ class PartRef(msgspec.Struct, frozen=True, kw_only=True):
     :ivar requires: names of parts that come with it
     :ivar hidden: a dependency part, not for users to name
     :ivar completes: of a rest part: the software of its gold machine; it
-        comes by itself when all of that is asked for
+        comes by itself when all of that is there
     """
 
     id: str
@@ -133,29 +133,30 @@ class Composite(msgspec.Struct, frozen=True, kw_only=True):
 
     def closure(self, names: Iterable[str]) -> tuple[str, ...]:
         """The parts of a request: those named and all they require, sorted;
-        the rest part too when all software is named.
+        the rest part too when all its software is among them.
 
         :raises UnknownPart: a name is not a part of this composite
         :raises RequirementMissing: a part requires one that is not here
         """
-        wanted: set[str] = set()
         todo = list(names)
         for name in todo:
             if name not in self.parts:
                 raise exceptions.UnknownPart(composite=self.name, part=name,
                                              parts=", ".join(self.visible()) or "none")
-        todo += [n for n, ref in self.parts.items()
-                 if ref.completes and set(ref.completes) <= set(todo)]
+        wanted: set[str] = set()
         while todo:
-            name = todo.pop()
-            if name in wanted:
-                continue
-            wanted.add(name)
-            for required in self.parts[name].requires:
-                if required not in self.parts:
-                    raise exceptions.RequirementMissing(composite=self.name, part=name,
-                                                        missing=required)
-                todo.append(required)
+            while todo:
+                name = todo.pop()
+                if name in wanted:
+                    continue
+                wanted.add(name)
+                for required in self.parts[name].requires:
+                    if required not in self.parts:
+                        raise exceptions.RequirementMissing(composite=self.name, part=name,
+                                                            missing=required)
+                    todo.append(required)
+            todo = [n for n, ref in self.parts.items() if n not in wanted
+                    and ref.completes and wanted.issuperset(ref.completes)]
         return tuple(sorted(wanted))
 
 

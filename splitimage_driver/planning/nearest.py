@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from splitimage_driver.model.candidate import BASE, Candidate
 from splitimage_driver.model.entry import text
 from splitimage_driver.model.manifest import Manifest
@@ -22,7 +24,9 @@ def estimate(candidate: Candidate, tree: Manifest, target: Target, *, cost: Cost
     :param fetched: bytes of a blob that are not on this host yet
     """
     work = Work(tree, target.manifest, target.sources, target.generated)
-    amounts = Amounts.of(work.missing, work.excess)
+    # Bytes are those that travel: a further name of a file has none.
+    amounts = msgspec.structs.replace(Amounts.of(work.missing, work.excess),
+                                      missing_bytes=work.inject_bytes)
     blobs = {work.sources[e.path].blob for e in work.contents if e.path in work.sources}
     fetch = candidate.fetch_bytes + sum(fetched(blob) for blob in sorted(blobs))
     terms = list(cost(amounts, rates))
