@@ -82,6 +82,9 @@ class ImageService:
             self._not_yet(name)
         with self.store.lock(f"composite {onto or name}"):
             composite = self.store.composite(onto) if onto else None
+            if composite is not None and composite.owner != self.owner:
+                raise exceptions.NotFound(kind="composite", name=onto,
+                                          where=self.store.location)
             if onto is None:
                 self._not_yet(name)  # another capture may have finished just now
             capture = Capture(self.store, self.session, exclude=self.conf.capture.exclude,
@@ -131,7 +134,9 @@ class ImageService:
                                       where=self.store.location)
         names = composite.closure(request.parts)
         filesets = [self._fileset(name) for name in request.filesets]
-        answers = [a for a in composite.answers if not a.parts or set(a.parts) & set(names)]
+        # An answer applies where two of its parts meet.
+        answers = [a for a in composite.answers
+                   if len(set(a.parts).intersection(names)) >= min(2, len(a.parts))]
         answers += list(request.answers)
         wanted = recipe(composite.base.disk,
                         [composite.parts[n].id for n in names] + [f.id for f in filesets],

@@ -90,7 +90,7 @@ class Capture:
         names = gold.names()
         rest = check_name("part", f"{name}-rest")
         if onto is not None:
-            for part in names:
+            for part in (*names, rest):
                 if part in onto.parts:
                     raise exceptions.AlreadyExists(kind="part", name=part,
                                                    where=f"composite {onto.name}")
