@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from oslo_log import log as logging
 from splitimage_driver import exceptions
 from splitimage_driver.launch import HTTP_PORTS, Launcher
 from splitimage_driver.model.plan import Plan, Request
-from splitimage_driver.model.server import BUILDING, Server
+from splitimage_driver.model.server import BUILDING, STALE, Server
 from splitimage_driver.service import Assembled, ImageService
 
 LOG = logging.getLogger(__name__)
@@ -77,21 +78,25 @@ class ServerService:
                 reason="no port is given to wait for, which tells when it has booted")
         composite = self.store.composite(wish.request.composite)
         request = msgspec.structs.replace(wish.request, booted=wish.publish == BOOTED)
-        plan, assembled = self.images.assemble(request, publish=wish.publish == ASSEMBLED)
         servers = []
-        began = time.monotonic()
-        # Held until each server's record keeps the disk.
-        with self.images.disk_for(assembled) as backing:
+        # Within the block nothing takes the disk away; after it the servers'
+        # records keep it.
+        with self.images.assembled(request, publish=wish.publish == ASSEMBLED) as (
+                plan, assembled):
+            began = time.monotonic()
             for number in range(1, wish.count + 1):
-                server = self._record(wish, number, plan, assembled)
-                try:
-                    servers.append(self.launcher.start(
-                        server, backing=backing, backing_format="qcow2", memory=wish.memory,
-                        cpus=wish.cpus, ports=_ports(wish),
-                        firmware=composite.hardware.get("firmware", "bios")))
-                except exceptions.SplitImageError:
-                    self.launcher.delete(server)
-                    raise
+                server_id = secrets.token_hex(6)
+                with self._starting(server_id):
+                    server = self._record(wish, server_id, number, plan, assembled)
+                    try:
+                        servers.append(self.launcher.start(
+                            server, backing=self.store.path(assembled.disk),
+                            backing_format="qcow2", memory=wish.memory, cpus=wish.cpus,
+                            ports=_ports(wish),
+                            firmware=composite.hardware.get("firmware", "bios")))
+                    except BaseException:
+                        self.launcher.delete(server)
+                        raise
         measured = {**assembled.facts, "start_seconds": time.monotonic() - began}
         if wish.wait is not None:
             measured["answer_seconds"] = self._wait(servers, wish, wish.wait)
@@ -102,8 +107,23 @@ class ServerService:
         return Launched(servers=tuple(servers), plan=plan, measured=measured,
                         unknown=tuple(unknown))
 
-    def _record(self, wish: Wish, number: int, plan: Plan, assembled: Assembled) -> Server:
-        server_id = secrets.token_hex(6)
+    def _starting(self, server_id: str,
+                  timeout: float | None = None) -> contextlib.AbstractContextManager[None]:
+        """Held by whoever starts a server: one that is being built and whose
+        lock is free has lost its starter."""
+        return self.store.lock(f"server {server_id}", timeout=timeout)
+
+    def _record(self, wish: Wish, server_id: str, number: int, plan: Plan,
+                assembled: Assembled) -> Server:
+        # One after the other, so that no name is given twice.
+        with self.store.lock("server names"):
+            server = msgspec.structs.replace(
+                self._described(wish, server_id, plan, assembled),
+                name=self._name(wish, server_id, number))
+            self.store.save_server(server)
+        return server
+
+    def _name(self, wish: Wish, server_id: str, number: int) -> str:
         name = wish.name or "+".join((wish.request.composite, *sorted(wish.request.parts)))
         if wish.count > 1:
             name = f"{name}-{number}"
@@ -112,14 +132,15 @@ class ServerService:
             raise exceptions.AlreadyExists(kind="server", name=name, where=self.store.location)
         if name in taken:
             name = f"{name}-{server_id[:4]}"
-        server = Server(
-            id=server_id, name=name, composite=plan.composite, parts=wish.request.parts,
+        return name
+
+    def _described(self, wish: Wish, server_id: str, plan: Plan, assembled: Assembled) -> Server:
+        return Server(
+            id=server_id, name="", composite=plan.composite, parts=wish.request.parts,
             filesets=wish.request.filesets, disk=assembled.disk,
             image=assembled.image.id if assembled.image else "",
             directory=str(self.store.server_directory(server_id)), owner=self.images.owner,
             created=time.time(), state=BUILDING)
-        self.store.save_server(server)
-        return server
 
     def _wait(self, servers: Sequence[Server], wish: Wish, port: int) -> float:
         timeout = self.options.timeout if wish.timeout is None else wish.timeout
@@ -144,7 +165,22 @@ class ServerService:
         return self._refreshed(server)
 
     def _refreshed(self, server: Server) -> Server:
-        return self.launcher.refresh(server)
+        fresh = self.launcher.refresh(server)
+        if fresh.state != BUILDING or self.launcher.alive(fresh):
+            return fresh
+        try:
+            with self._starting(server.id, timeout=0):
+                # Its starter may have finished just before.
+                fresh = self.launcher.refresh(self.store.server(server.id))
+                if fresh.state == BUILDING and not self.launcher.alive(fresh):
+                    LOG.warning("server %s was never started: its launch ended early", server.id)
+                    fresh = msgspec.structs.replace(fresh, state=STALE)
+                    self.store.save_server(fresh)
+        except exceptions.LockTimeout:
+            LOG.debug("server %s is being started", server.id)
+        except exceptions.NotFound:
+            LOG.debug("server %s was deleted just now", server.id)
+        return fresh
 
     def console(self, name_or_id: str) -> Path:
         return self.launcher.console(self.show(name_or_id))
@@ -157,11 +193,12 @@ class ServerService:
 
         :raises InvalidInput: it runs
         """
-        server = self.show(name_or_id)
-        composite = self.store.composite(server.composite)
-        return self.launcher.start(
-            server, backing=self.store.path(server.disk), backing_format="qcow2",
-            ports=tuple(server.ports), firmware=composite.hardware.get("firmware", "bios"))
+        with self._starting(self.show(name_or_id).id):
+            server = self.show(name_or_id)
+            composite = self.store.composite(server.composite)
+            return self.launcher.start(
+                server, backing=self.store.path(server.disk), backing_format="qcow2",
+                ports=tuple(server.ports), firmware=composite.hardware.get("firmware", "bios"))
 
     def delete(self, name_or_id: str) -> None:
         self.launcher.delete(self.show(name_or_id))
