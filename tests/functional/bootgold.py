@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import random
-import shutil
 import tarfile
 import tempfile
 from pathlib import Path
@@ -41,11 +40,10 @@ def build(directory: Path) -> Gold:
         raw = tinyguest.build(Path(place))
         tinyguest.add_root(raw, _directory(tree, Path(place, "tree")), _UUID)
         disks.convert(raw, "raw", directory / "base.qcow2", "qcow2")
-    steps = []
     for number, name in enumerate(NAMES):
         tree = tree | _software(tree, name, 110 + number)
-        steps.append((name, _tar(tree, directory / f"{name}.tar")))
-    return Gold(disk=directory / "base.qcow2", steps=tuple(steps))
+        _tar(tree, directory / f"{name}.tar")
+    return there(directory)
 
 
 def _base() -> Tree:
@@ -98,7 +96,7 @@ def _directory(tree: Tree, root: Path) -> Path:
     return root
 
 
-def _tar(tree: Tree, path: Path) -> Path:
+def _tar(tree: Tree, path: Path) -> None:
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         names = {*_DIRECTORIES, *_LINKS, *tree}
         names |= {str(above) for name in names for above in Path(name).parents} - {"."}
@@ -112,11 +110,9 @@ def _tar(tree: Tree, path: Path) -> Path:
             else:
                 member.type = tarfile.DIRTYPE
             tar.addfile(member, io.BytesIO(tree.get(name, b"")))
-    return path
 
 
-def copy_to(gold: Gold, directory: Path) -> Gold:
-    """The same gold machine elsewhere, as a child process may want it."""
-    shutil.copytree(gold.disk.parent, directory)
-    return Gold(disk=directory / gold.disk.name, steps=tuple(
-        (name, directory / path.name) for name, path in gold.steps))
+def there(directory: Path) -> Gold:
+    """What :func:`build` made there."""
+    return Gold(disk=directory / "base.qcow2",
+                steps=tuple((name, directory / f"{name}.tar") for name in NAMES))
