@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import glob
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import msgspec
 
+from splitimage_driver.model.composite import Mount
 from splitimage_driver.model.entry import FileEntry
 
 REMOVE, EMPTY, KEEP = "remove", "empty", "keep"
@@ -112,10 +114,17 @@ class _Any:
 
 
 class Identity:
-    """The rules, with an operator's own patterns added."""
+    """The rules, with an operator's own patterns added.
 
-    def __init__(self, exclude: Sequence[str] = ()) -> None:
-        self.rules = (*(Rule(pattern, "excluded") for pattern in exclude), *RULES)
+    :param mounts: of the disk: a mount point is never removed, and the file
+        system's own directory in it is nobody's
+    """
+
+    def __init__(self, exclude: Sequence[str] = (), mounts: Iterable[Mount] = ()) -> None:
+        points = [glob.escape(m.mountpoint.strip("/")) for m in mounts if m.mountpoint != "/"]
+        self.rules = (*(Rule(pattern, "excluded") for pattern in exclude),
+                      *(Rule(f"{point}{rest}", DISK, KEEP) for point in points
+                        for rest in ("", "/lost+found", "/lost+found/*")), *RULES)
 
     @functools.cached_property
     def _matchers(self) -> tuple[tuple[Rule, re.Pattern[bytes]], ...]:

@@ -76,6 +76,7 @@ class Capture:
     def __init__(self, store: Store, sessions: Opener, *, exclude: Sequence[str],
                  owner: str, public: bool = False) -> None:
         self.store, self.sessions, self.owner, self.public = store, sessions, owner, public
+        self.exclude = exclude
         self.identity = Identity(exclude)
 
     def run(self, name: str, gold: Gold, *, onto: Composite | None = None,
@@ -98,6 +99,7 @@ class Capture:
                 "capture", total=5, unit="steps", subject=name) as step:
             base_disk = scratch / "base.qcow2"
             with self._open(gold.disk, base_disk, readonly=onto is not None) as session:
+                self.identity = Identity(self.exclude, session.mounts)
                 session.read_tree(scratch / "base.tar")
                 first = GoldState("base", TarTree(scratch / "base.tar"),
                                   sparse=session.sparse_files())
