@@ -11,6 +11,7 @@ import base64
 import concurrent.futures
 import contextlib
 import os
+import re
 import secrets
 import signal
 import threading
@@ -31,6 +32,9 @@ _T = TypeVar("_T")
 
 #: Bytes of one command line sent to the appliance; a message may have 4 MiB.
 _COMMAND = 96 * 1024
+#: What the appliance's kernel says of a write that failed; a disk that cannot
+#: discard is none.
+_LOST = re.compile(r"(?<!not supported) error, dev \w+, sector .*WRITE.*")
 _FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat")
 
 
@@ -100,6 +104,10 @@ class DiskSession(Session):
         g.set_memsize(self._options.appliance_memory)
         g.set_identifier("splitimage")
         g.config("-name", self._name)
+        # qemu's own way with a full host disk is to stop the machine, and
+        # libguestfs would wait for ever. Told to the guest, it is found in
+        # the kernel's log before anything counts as written.
+        g.config("-global", "scsi-hd.werror=report")
         if self._scratch is not None:
             g.set_tmpdir(str(self._scratch))
         g.add_drive(str(self.disk), format=self.disk_format, readonly=self.readonly,
@@ -151,6 +159,9 @@ class DiskSession(Session):
 
     def _shut_down(self) -> None:
         self._handle.umount_all()
+        lost = _LOST.search(self._handle.dmesg())
+        if lost is not None:
+            raise RuntimeError(f"a write did not reach the disk: {lost[0].strip()}")
         self._handle.shutdown()
 
     def _close(self) -> None:

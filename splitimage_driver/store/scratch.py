@@ -43,8 +43,11 @@ class Scratch:
         lock = self._lock_file(path)
         with self.space.guard(), file_lock(lock, -1):
             try:
-                path.mkdir(mode=0o700)
-                yield path
+                # Of its own: the error tells the room there was, not what is
+                # there again when the directory is removed.
+                with self.space.guard():
+                    path.mkdir(mode=0o700)
+                    yield path
             finally:
                 remove_tree(path)
                 lock.unlink(missing_ok=True)

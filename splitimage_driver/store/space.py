@@ -52,9 +52,14 @@ class Space:
 
     @contextlib.contextmanager
     def guard(self, needed: int = OVERHEAD) -> Iterator[None]:
-        """Turn a lack of room on this file system into :class:`StoreFull`."""
+        """Turn a lack of room on this file system into :class:`StoreFull`,
+        a tool's or the appliance's too: they say it in words of their own."""
         try:
             yield
+        except (exceptions.ToolFailed, exceptions.ApplianceFailed) as error:
+            if not self.exhausted():
+                raise
+            raise self.full(needed) from error
         except OSError as error:
             if error.errno not in _FULL or not self._concerns(error):
                 raise

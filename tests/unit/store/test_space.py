@@ -1,0 +1,31 @@
+"""Room: what tools and the appliance say when there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from splitimage_driver import exceptions
+from splitimage_driver.store.space import Space
+
+FAILURES = [exceptions.ToolFailed(tool="mksquashfs", status="status 1", reason="write failed"),
+            exceptions.ApplianceFailed(step="injection", reason="I/O error")]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda f: type(f).__name__)
+def test_a_failure_for_lack_of_room_says_so(failure: exceptions.SplitImageError, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    space = Space(tmp_path)
+    monkeypatch.setattr(space, "exhausted", lambda: True)
+    with pytest.raises(exceptions.StoreFull) as caught, space.guard():
+        raise failure
+    assert caught.value.__cause__ is failure
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda f: type(f).__name__)
+def test_a_failure_for_another_reason_stays_itself(failure: exceptions.SplitImageError,
+                                                   tmp_path: Path) -> None:
+    with pytest.raises(type(failure)) as caught, Space(tmp_path).guard():
+        raise failure
+    assert caught.value is failure
