@@ -61,6 +61,7 @@ def configure(files: Sequence[str] | None, *, verbosity: int, debug: bool,
         conf.set_override("log_file", log_file)
     conf.set_default("use_stderr", True)
     logging.setup(conf, "splitimage")
+    standard.getLogger("filelock").setLevel(standard.WARNING)
     # A traceback is for --debug to show: errors are told elsewhere.
     sys.excepthook = sys.__excepthook__
     context.RequestContext(overwrite=True)

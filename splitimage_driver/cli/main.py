@@ -162,6 +162,8 @@ def _version() -> str:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
+    for each in _SIGNALS:  # once is enough: tidying up is not to be disturbed
+        signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
