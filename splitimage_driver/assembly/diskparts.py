@@ -36,6 +36,8 @@ def check(path: Path, stream: BinaryIO, size: int, *, partitioned: bool) -> None
     elif not any(_read(stream, place, len(magic)) == magic for place, magic in _SIGNATURES):
         raise exceptions.BadDisk(
             path=path, reason="it has neither a partition table nor a file system")
+    else:
+        _check_ext(path, stream, size)
     if size % SECTOR:
         raise exceptions.BadDisk(
             path=path, reason=f"its size, {size} bytes, is not a multiple of {SECTOR}: cut off?")
@@ -51,6 +53,19 @@ def _check_table(path: Path, stream: BinaryIO, size: int) -> None:
             _check_gpt(path, stream, size)
         elif kind and (first + count) * SECTOR > size:
             _cut_off(path, f"partition {number + 1} ends", (first + count) * SECTOR, size)
+
+
+def _check_ext(path: Path, stream: BinaryIO, size: int) -> None:
+    """An ext2, ext3 or ext4 that fills the disk says its own size."""
+    block = _read(stream, 1024, 0x154)
+    if block[56:58] != b"\x53\xef":
+        return
+    blocks = _number(block[4:8])
+    if _number(block[0x60:0x64]) & 0x80:  # INCOMPAT_64BIT
+        blocks |= _number(block[0x150:0x154]) << 32
+    end = blocks << min(10 + _number(block[24:28]), 16)
+    if end > size:
+        _cut_off(path, "its file system ends", end, size)
 
 
 def _check_gpt(path: Path, stream: BinaryIO, size: int) -> None:

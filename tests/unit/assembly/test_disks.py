@@ -41,6 +41,17 @@ def gpt(size: int, *, last: int, sector: int = 512) -> bytes:
     return bytes(disk)
 
 
+def ext4(blocks: int, *, log_size: int = 2, features: int = 0, size: int = MIB) -> bytes:
+    """A file system of ``blocks`` blocks of 1024 << ``log_size`` bytes."""
+    block = bytearray(1024)
+    block[4:8] = (blocks & 0xFFFFFFFF).to_bytes(4, "little")
+    block[24:28] = log_size.to_bytes(4, "little")
+    block[56:58] = b"\x53\xef"
+    block[0x60:0x64] = features.to_bytes(4, "little")
+    block[0x150:0x154] = (blocks >> 32).to_bytes(4, "little")
+    return (bytes(1024) + bytes(block)).ljust(size, b"\0")
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Callable[[bytes], Path]:
     def made(content: bytes) -> Path:
@@ -84,6 +95,10 @@ def refused(path: Path) -> exceptions.BadDisk:
     (mbr(), "no partitions defined"),
     (mbr((0x83, 1, 1), boot=0x17), "invalid boot flag"),
     (mbr((0xEE, 1, 2047)), "announces a GPT, and there is none"),
+    (ext4(257), "file system ends at byte 1052672, the file at 1048576"),
+    (ext4(1025, log_size=0), "file system ends"),
+    (ext4(1 << 32, features=0x80), "file system ends"),
+    (ext4(0xFFFFFFFF, log_size=0xFFFFFFFF), "file system ends"),
     (gpt(MIB, last=4095), "second partition table ends at byte 2097152"),
     (qcow2()[:100], "qcow2 image cut off in its header"),
     (qcow2(encryption=2), "encrypted"),
@@ -124,7 +139,7 @@ def test_what_refers_to_other_files_is_unsafe_and_qemu_never_sees_it(
 @pytest.mark.parametrize("content", [
     mbr((0x83, 1, 2047)), mbr((0x0C, 1, 10), (0x83, 100, 10), (5, 200, 1000)),
     gpt(MIB, last=2047), gpt(MIB, last=1000), gpt(MIB, last=255, sector=4096),
-    bytes(1080) + b"\x53\xef" + bytes(512 * 9 - 1082), b"XFSB" + bytes(MIB - 4),
+    ext4(256), ext4(200), ext4(1024, log_size=0), ext4((1 << 32) + 256), b"XFSB" + bytes(MIB - 4),
     bytes(0x10040) + b"_BHRfS_M" + bytes(MIB - 0x10048),
     bytes(512) + b"LABELONE" + bytes(MIB - 520),
 ])
