@@ -70,11 +70,11 @@ def _minix_data(g: Any) -> dict[str, str]:
 def _fstab(mounts: dict[str, str]) -> bytes:
     lines = []
     for point, device in mounts.items():
-        options = "defaults"
+        fstype, options = "auto", "defaults"
         if device.startswith("btrfsvol:"):
             real, _, volume = device.removeprefix("btrfsvol:").rpartition("/")
-            device, options = real, f"subvol={volume}"
-        lines.append(f"{device} {point} auto {options} 0 0\n")
+            device, fstype, options = real, "btrfs", f"subvol={volume}"
+        lines.append(f"{device} {point} {fstype} {options} 0 0\n")
     return "".join(lines).encode()
 
 
@@ -106,7 +106,8 @@ def _disk(directory: Path, layout: Callable[[Any], dict[str, str]]) -> Path:
     for point in sorted(mounts):
         if point != "/":
             g.mkdir_p(point)
-        g.mount(mounts[point], point)
+        if layout is not _minix_data or point == "/":  # the appliance cannot
+            g.mount(mounts[point], point)
     g.tar_in(str(directory / "root.tar"), "/")
     if layout is not _minix_data:
         g.write(f"/{SPARSE}", b"begins")
