@@ -119,11 +119,10 @@ def _disk(directory: Path, layout: Callable[[Any], dict[str, str]]) -> Path:
 
 
 
+@pytest.mark.accept
 @pytest.mark.must_show("main-job", 4)
 @pytest.mark.parametrize("layout", [
-    _ext4_var_on_lvm,
-    pytest.param(_xfs_with_boot_on_gpt, marks=pytest.mark.accept),
-    pytest.param(_btrfs_subvolumes, marks=pytest.mark.accept)])
+    _ext4_var_on_lvm, _xfs_with_boot_on_gpt, _btrfs_subvolumes])
 def test_a_base_of_this_shape_takes_a_part(layout: Callable[[Any], dict[str, str]],
                                            tmp_path: Path) -> None:
     disk = _disk(tmp_path, layout)
@@ -150,6 +149,7 @@ def test_a_base_of_this_shape_takes_a_part(layout: Callable[[Any], dict[str, str
     application.store.close()
 
 
+@pytest.mark.accept
 def test_a_file_system_that_nobody_knows_is_one_clear_refusal(tmp_path: Path) -> None:
     disk = _disk(tmp_path, _minix_data)
     application = Application(tmp_path / "store")
