@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from splitimage_driver.cli import arguments, base, views
+from splitimage_driver.cli import arguments, base, offline, views
 
 
 class Plan(base.ShowOne):
@@ -16,22 +16,30 @@ class Plan(base.ShowOne):
     listed, the best first, with each term of its cost. In tables match is
     exact (nothing to do), base, subset (lacks something), superset (has too
     much) or partial (both).
+
+    With --catalog and --requests the images and the requests are read from
+    files, and no store is needed: for capacity planning, and for checking.
     """
 
     examples = ("plan lamp --part apache --part php",
                 "plan lamp --part apache --explain --cost transport",
-                "plan lamp --part apache --explain -f json")
+                "plan lamp --part apache --explain -f json",
+                "plan --catalog CATALOG.json --requests REQUESTS.json --cost remove -f json",
+                "plan --catalog CATALOG.json --requests REQUESTS.json --batch -f json")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        arguments.add_request(parser)
+        arguments.add_request(parser, composite=False)
         parser.add_argument("--explain", action="store_true",
                             help="every candidate, and why it was or was not chosen")
         parser.add_argument("--cost", metavar="NAME",
                             help="the equation: download, inject, remove, transport, weighted, "
                                  "count, bytes (default: [planning] cost)")
+        offline.add_arguments(parser)
         self.parser = parser
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
+        if offline.check(parsed_args, self.parser):
+            return offline.fields(parsed_args)
         arguments.one_each(parsed_args.answers, self.parser)
         plan = self.application.images.plan(
             arguments.request(self.application, parsed_args), explain=parsed_args.explain,
