@@ -319,7 +319,11 @@ class ImageService:
         return Assembled(image=image, disk=digest, facts=facts)
 
     def _read(self, blob: str, members: frozenset[bytes]) -> Iterable[tuple[bytes, BinaryIO]]:
-        return BlobTree(self.store.path(blob)).contents(members)
+        try:
+            yield from BlobTree(self.store.path(blob)).contents(members)
+        except exceptions.SplitImageError:
+            self.store.verify(blob)  # a damaged one can look like anything
+            raise
 
     def _publish(self, plan: Plan, digest: str, **changes: Any) -> Image:
         assert plan.target is not None  # noqa: S101 (it was assembled)
