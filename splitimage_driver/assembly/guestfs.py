@@ -35,6 +35,8 @@ _COMMAND = 96 * 1024
 #: What the appliance's kernel says of a write that failed; a disk that cannot
 #: discard is none.
 _LOST = re.compile(r"(?<!not supported) error, dev \w+, sector .*WRITE.*")
+#: How tar ends, whatever the reason was.
+_UNTELLING = "Exiting with failure status due to previous errors"
 _FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat")
 
 
@@ -383,4 +385,5 @@ def _chunks(paths: Iterable[bytes]) -> Iterator[tuple[str, int]]:
 def _line(error: BaseException) -> str:
     """The last line of what libguestfs says: the reason, not the story."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    telling = [line for line in lines if not line.endswith(_UNTELLING)]
+    return (telling or lines or [type(error).__name__])[-1]

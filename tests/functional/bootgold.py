@@ -19,6 +19,7 @@ from splitimage_driver.assembly import disks
 from splitimage_driver.capture.machine import Gold
 from tests.functional import tinyguest
 
+NAME = "mini"
 NAMES = ("apache", "mysql", "php", "redis", "mail", "cache", "wiki")
 #: Bytes that each piece brings: enough for several progress events.
 BULK = 1 << 20
@@ -116,3 +117,10 @@ def there(directory: Path) -> Gold:
     """What :func:`build` made there."""
     return Gold(disk=directory / "base.qcow2",
                 steps=tuple((name, directory / f"{name}.tar") for name in NAMES))
+
+
+def capture(directory: Path) -> list[str]:
+    """The words of the command that captures it."""
+    gold = there(directory)
+    return ["capture", NAME, *(word for name, path in (("base", gold.disk), *gold.steps)
+                               for word in ("--step", f"{name}={path}"))]

@@ -1,5 +1,5 @@
-"""A command in a process of its own that stops at each of its moments, to be
-let go on or killed there.
+"""The real command in a process that stops at each of its moments, to be let
+go on or killed there.
 
 A *moment* is a step of the work as seen from outside: an operation of the
 progress stream begins or ends, a transaction has committed, a file or
@@ -7,19 +7,19 @@ directory of the store is about to be made, renamed, changed or removed.
 Between two moments nothing of the store changes but contents of files that
 no record names.
 
-This file is the child, too: ``python -m tests.functional.dying TASK``.
+This file is the child, too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+import json
 import os
-import secrets
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,34 +29,11 @@ from typing import Any
 import msgspec
 
 from splitimage_driver.application import Application
-from splitimage_driver.assembly import disks
-from splitimage_driver.model.plan import Request
-from splitimage_driver.progress import Event, listening
-from splitimage_driver.servers import Wish
-from splitimage_driver.store.database import Database
-from tests.functional import bootgold
+from splitimage_driver.store.base import Store
+from tests.functional.command import ROOT, Command
 
-ROOT = Path(__file__).resolve().parents[2]
-_MARK = "SPLITIMAGE_TEST_MARK"
 _CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.utime", "os.link",
             "os.symlink", "os.truncate")
-
-
-class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """:ivar do: ``capture``, ``assemble``, ``launch``, ``booted``
-    :ivar step: stop at each moment
-    :ivar options: "group.name": value
-    """
-
-    do: str
-    store: str
-    gold: str = ""
-    name: str = "mini"
-    parts: tuple[str, ...] = ()
-    server: str = ""
-    publish: str = "assembled"
-    step: bool = False
-    options: dict[str, Any] = {}
 
 
 # -- the child -------------------------------------------------------------------
@@ -64,8 +41,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 class _Moments:
     """Tells the parent of each moment and waits for its answer."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: str, tell: int, listen: int) -> None:
         self.store = os.path.realpath(store)
+        self._out, self._in = tell, listen
         self._lock = threading.Lock()
         self._busy = threading.local()
 
@@ -75,13 +53,13 @@ class _Moments:
         with self._lock:
             self._busy.now = True
             try:
-                print(label, flush=True)
-                if not sys.stdin.readline():
+                os.write(self._out, f"{label}\n".encode())
+                if not os.read(self._in, 1):
                     os._exit(1)  # the parent is gone
             finally:
                 self._busy.now = False
 
-    def event(self, event: Event) -> None:
+    def event(self, event: Any) -> None:
         if event.done:
             self.tell(f"{event.operation} ends")
         elif event.current == 0:
@@ -99,97 +77,105 @@ class _Moments:
             self.tell(f"{what.removeprefix('os.')} {where}")
 
 
-def _perform(task: Task, application: Application) -> None:
-    request = Request(composite=task.name, parts=task.parts)
-    if task.do == "capture":
-        application.images.capture(task.name, bootgold.there(Path(task.gold)))
-    elif task.do == "assemble":
-        application.images.assemble(request)
-    elif task.do == "launch":
-        application.servers.launch(Wish(request=request, memory=128, cpus=1, ports=(80,),
-                                        name=task.server, publish=task.publish))
-    elif task.do == "booted":
-        application.servers.publish(task.server)
-    else:
-        raise ValueError(task.do)
+def main(tell: str, listen: str, *words: str) -> int:
+    from splitimage_driver import progress
+    from splitimage_driver.cli.main import main as command
+    from splitimage_driver.store.database import Database
 
+    moments = _Moments(words[words.index("--store") + 1], int(tell), int(listen))
+    write = Database.writing
 
-def application(task: Task) -> Application:
-    made = Application(Path(task.store), files=[os.devnull])
-    for name, value in task.options.items():
-        group, _, option = name.partition(".")
-        made.conf.set_override(option, value, group)
-    return made
+    @contextlib.contextmanager
+    def writing(self: Database) -> Iterator[Any]:
+        with write(self) as connection:
+            yield connection
+        moments.tell("committed")
 
-
-def main(text: str) -> None:
-    task = msgspec.json.decode(text, type=Task)
-    made = application(task)
-    with contextlib.ExitStack() as stack:
-        if task.step:
-            moments = _Moments(Path(task.store))
-            write = Database.writing
-
-            @contextlib.contextmanager
-            def writing(self: Database) -> Iterator[Any]:
-                with write(self) as connection:
-                    yield connection
-                moments.tell("committed")
-
-            Database.writing = writing  # type: ignore[method-assign]
-            stack.enter_context(listening(moments.event))
-            sys.addaudithook(moments.audit)
-        stack.callback(made.store.close)
-        _perform(task, made)
-    if task.step:
-        sys.stdout.write("done\n")
+    Database.writing = writing  # type: ignore[method-assign]
+    sys.addaudithook(moments.audit)
+    with progress.listening(moments.event):
+        return command(words)
 
 
 # -- the parent ------------------------------------------------------------------
 
 class Child:
-    """The process of a task. Iterate over its moments; it goes on with the
-    next step of the iteration, or never, after :meth:`kill`."""
+    """A running ``splitimage``. Iterate over its moments; it goes on with the
+    next step of the iteration, or never, after :meth:`kill`.
 
-    def __init__(self, task: Task, log: Path) -> None:
-        self.mark = secrets.token_hex(8)
-        self.log = log
-        self._errors = log.open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.functional.dying",
-             msgspec.json.encode(task).decode()],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
-            cwd=ROOT, env={**os.environ, _MARK: self.mark, "PYTHONPATH": str(ROOT)})
-        self._stepping = task.step
+    :param step: stop at each moment
+    :param config: lines of a configuration file
+    """
+
+    def __init__(self, store: Path, *words: str | Path, step: bool = False,
+                 config: str = "") -> None:
+        self._place = tempfile.TemporaryDirectory(prefix="splitimage-child-")
+        place = Path(self._place.name)
+        (place / "conf").write_text(config)
+        self.command = Command(store, "--config-file", place / "conf")
+        self.store, self._out, self._err = store, place / "out", place / "err"
+        line = self.command.words(*words)
+        tell, listen = os.pipe(), os.pipe()
+        if step:
+            line = [sys.executable, "-m", "tests.functional.dying", str(tell[1]), str(listen[0]),
+                    *line[3:]]
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                line, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=ROOT,
+                pass_fds=(tell[1], listen[0]) if step else (), env=self.command.environment())
+        os.close(tell[1])
+        os.close(listen[0])
+        self._told = os.fdopen(tell[0], "r")
+        self._answer = listen[1]
 
     def __enter__(self) -> Child:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-        for pipe in (self.process.stdin, self.process.stdout, self._errors):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+        self._told.close()
+        os.close(self._answer)
+        self._place.cleanup()
 
     def __iter__(self) -> Iterator[str]:
-        assert self.process.stdout is not None and self.process.stdin is not None
-        for line in self.process.stdout:
-            label = line.strip()
-            if label == "done":
-                break
-            yield label
+        for line in self._told:
+            yield line.strip()
             if self.process.poll() is not None:
                 return
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._answer, b"\n")
+
+    def reach(self, *labels: str) -> None:
+        """Let it go on to the first moment of that name, from there to the
+        first of the next name, and so on; it waits there."""
+        left = list(labels)
+        while left:
+            line = self._told.readline()
+            assert line, f"it ended before {left[0]}: {self.errors()}"
+            if line.strip() == left[0]:
+                left.pop(0)
+            if left:
+                self.go()
+
+    def go(self) -> None:
+        """From the moment that it waits at."""
+        os.write(self._answer, b"\n")
 
     def wait(self, timeout: float = 600) -> int:
-        """Its status; it goes on without stops."""
-        if self._stepping:
-            for _ in self:
+        """Its status; it goes on without stops from where it waits."""
+        if self.process.poll() is None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._answer, b"\n" * 4096)
+            for _ in self._told:
                 pass
         return self.process.wait(timeout)
+
+    def success(self) -> Any:
+        """What it printed, which must be JSON; None if nothing."""
+        status = self.wait()
+        assert status == 0, (status, self.errors())
+        text = self._out.read_text()
+        return json.loads(text) if text.strip() else None
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         if self.process.poll() is None:
@@ -197,44 +183,82 @@ class Child:
         return self.process.wait(600)
 
     def errors(self) -> str:
-        return self.log.read_text()
+        return self._err.read_text()[-3000:]
 
     def orphans(self) -> list[int]:
-        """Processes that it started, directly or not, and that still run."""
-        found = []
-        for place in Path("/proc").iterdir():
-            if place.name.isdigit() and int(place.name) not in (self.process.pid, os.getpid()):
-                with contextlib.suppress(OSError):
-                    if (f"{_MARK}={self.mark}".encode() in (place / "environ").read_bytes()
-                            .split(b"\0")):
-                        found.append(int(place.name))
-        return found
-
-    def alone(self) -> None:
-        """Wait until nothing of it runs any more."""
-        until(lambda: not self.orphans())
+        """What it started, directly or not, and still runs; after a moment
+        that it gets to end."""
+        return self.command.processes()
 
 
-def run(task: Task, log: Path) -> None:
-    """Let it go to its end, which must be a success."""
-    with Child(task, log) as child:
-        status = child.wait()
-        assert status == 0, child.errors()[-2000:]
+def run(store: Path, *words: str | Path, config: str = "") -> Any:
+    """The command to its end, which must be a success."""
+    with Child(store, *words, config=config) as child:
+        return child.success()
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"it did not happen within {seconds:g} s"
         time.sleep(0.05)
 
 
-# -- a store as a crash leaves it --------------------------------------------------
+# -- the store as it is found ------------------------------------------------------
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """:ivar findings: of ``store check``
+    :ivar files: all but database, locks and what is in servers' directories
+    """
+
+    findings: tuple[str, ...]
+    queue: int
+    composites: tuple[str, ...]
+    parts: tuple[str, ...]
+    images: tuple[str, ...]
+    servers: tuple[str, ...]
+    files: frozenset[str]
+
+
+@contextlib.contextmanager
+def opened(store: Path, **overrides: Any) -> Iterator[Application]:
+    """The services on a store; ``group__name=value`` changes an option."""
+    made = Application(store, files=[os.devnull])
+    for name, value in overrides.items():
+        group, _, option = name.partition("__")
+        made.conf.set_override(option, value, group)
+    with contextlib.closing(made.store):
+        yield made
+
+
+def state(path: Path) -> State:
+    """What there is, once the store has been opened."""
+    with opened(path) as application:
+        store: Store = application.store
+        return State(
+            findings=tuple(f"{f.kind} {f.subject}: {f.detail}" for f in store.check()),
+            queue=len(store.queue()), composites=tuple(c.name for c in store.composites()),
+            parts=tuple(p.name for p in store.parts()),
+            images=tuple(sorted(i.name for i in store.images())),
+            servers=tuple(sorted(s.name for s in store.servers())),
+            files=frozenset(
+                str(file.relative_to(path)) for where in ("objects", "manifests", "tmp")
+                for file in (path / where).rglob("*")
+                if not file.is_dir() or where == "tmp") | frozenset(
+                str(file.relative_to(path)) for file in (path / "servers").iterdir()))
+
+
+def delete_servers(path: Path) -> None:
+    """So that none outlives a test, however that ended."""
+    with opened(path) as application:
+        for server in application.servers.list():
+            application.servers.delete(server.id)
+
 
 def shadow(store: Path, copy: Path) -> Path:
-    """The store as it would be if its user died now: everything that is in
-    its directory, with locks that nobody holds. What is never changed in
-    place is shared with the original."""
+    """The store as its user's death would leave it now: all that is in its
+    directory, with locks that nobody holds. Files that are never changed in
+    place are shared with the original."""
     shutil.rmtree(copy, ignore_errors=True)
     for place, _, files in os.walk(store):
         there = copy / Path(place).relative_to(store)
@@ -251,26 +275,5 @@ def shadow(store: Path, copy: Path) -> Path:
     return copy
 
 
-def contents(store: Path) -> set[str]:
-    """Every file of a store but its database and locks."""
-    return {str(path.relative_to(store)) for where in ("objects", "manifests", "tmp", "servers")
-            for path in (store / where).rglob("*") if not path.is_dir()}
-
-
-def boots(disk: Path, scratch: Path) -> int:
-    """How often the guest of a standalone disk has booted."""
-    disks.convert(disk, "qcow2", scratch, "raw")
-    with scratch.open("rb") as stream:
-        stream.seek(bootgold.tinyguest.SECTOR * 512)
-        return int(stream.read(512).strip(b"\0\n") or b"0")
-
-
-def subsets() -> Iterator[tuple[str, ...]]:
-    """Different combinations of the miniature's software, small ones first;
-    all of them together would be the gold machine."""
-    for size in range(1, len(bootgold.NAMES)):
-        yield from itertools.combinations(bootgold.NAMES, size)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(main(*sys.argv[1:]))
