@@ -58,9 +58,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put(b"owned", owner=(4_000_000_000, 3_000_000))
     put(b"before 1970", mtime=-1_500_000_000)
     put(b"after 2242", mtime=2**33 * 10**9 + 500)
-    for name, mode in (("sticky", 0o1777), ("setgid", 0o2775), ("closed", 0o700)):
-        (root / name).mkdir()
-        (root / name).chmod(mode)
+    for plain, mode in (("sticky", 0o1777), ("setgid", 0o2775), ("closed", 0o700)):
+        (root / plain).mkdir()
+        (root / plain).chmod(mode)
     os.mknod(root / "null", 0o666 | 0o020000, os.makedev(1, 3))
     os.mknod(root / "disk", 0o660 | 0o060000, os.makedev(259, 70_000))
     os.mkfifo(root / "fifo", 0o640)
@@ -112,7 +112,7 @@ def filler(tree: Tree, manifest: Manifest) -> Callable[[TarWriter], None]:
                 writer.add(entry)
                 if entry.link:
                     written[entry.link] = entry.path
-        for path, content in tree.contents(manifest):
+        for path, content in tree.contents(manifest.by_path):
             entry = manifest.by_path[path]
             writer.add(entry, content)
             if entry.link:
@@ -231,9 +231,14 @@ def test_a_blob_that_looks_like_a_boot_record_is_built_again(
     (tmp_path / "tree").mkdir()
     content = bytearray(os.urandom(1 << 17))
     tree = DirTree(tmp_path / "tree")
-    seen = []
+    seen: list[str] = []
     real = blob._format
-    monkeypatch.setattr(blob, "_format", lambda path: seen.append(real(path)) or seen[-1])
+
+    def noted(path: Path) -> str:
+        seen.append(real(path))
+        return seen[-1]
+
+    monkeypatch.setattr(blob, "_format", noted)
 
     def build() -> bytes:
         (tmp_path / "tree" / "f").write_bytes(content)

@@ -18,7 +18,6 @@ from splitimage_driver.application import Application
 from splitimage_driver.archive.tree import TarTree
 from splitimage_driver.capture.gold import GoldState
 from splitimage_driver.capture.machine import Gold
-from splitimage_driver.model.entry import FileEntry
 from splitimage_driver.model.plan import Request
 from tests.functional import bootgold
 

@@ -16,6 +16,7 @@ class Child:
 
     out, err, status, hangs = b"", b"", 0, False
     started: dict[str, Any]
+    killed: ClassVar[list[tuple[int, int]]]
     pid = 4242
 
     def __init__(self, words: list[str], **options: Any) -> None:
@@ -43,7 +44,6 @@ def child(monkeypatch: pytest.MonkeyPatch) -> type[Child]:
     class Scripted(Child):
         killed: ClassVar[list[tuple[int, int]]] = []
 
-    Scripted.killed = []
     monkeypatch.setattr(subprocess, "Popen", Scripted)
     monkeypatch.setattr(process.shutil, "which", lambda tool, path: f"/usr/bin/{tool}")
     monkeypatch.setattr(os, "killpg", lambda *args: Scripted.killed.append(args))
