@@ -37,6 +37,7 @@ _COMMAND = 96 * 1024
 _LOST = re.compile(r"(?<!not supported) error, dev \w+, sector .*WRITE.*")
 #: How tar ends, whatever the reason was.
 _UNTELLING = "Exiting with failure status due to previous errors"
+_SOCKETS = 'find "$@" -mindepth 1 -maxdepth 1 -type s -delete'
 _FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat")
 
 
@@ -316,7 +317,8 @@ class DiskSession(Session):
             raise failure[0]
 
     def remove(self, files: Sequence[bytes], directories: Sequence[bytes]) -> None:
-        """Remove files, then directories that must be empty by then.
+        """Remove files, then directories that must be empty by then, but for
+        sockets: no manifest has those.
 
         The paths are real places in a tree whose manifest is known, so none
         leads through a link. They are sent as one list, because a call a
@@ -325,11 +327,12 @@ class DiskSession(Session):
         """
         with Operation("remove", total=len(files) + len(directories), unit="files",
                        subject=self._shown) as step:
-            for command, paths in (("rm -f", files),
-                                   ("rmdir", sorted(directories, reverse=True))):
+            for command, paths in (("rm -f --", files),
+                                   (f"sh -c '{_SOCKETS}; rmdir -- \"$@\"' sh",
+                                    sorted(directories, reverse=True))):
                 for chunk, count in _chunks(paths):
                     self._call("removal", self._handle.debug, "sh", [
-                        f"cd /sysroot && printf '{chunk}' | xargs -0 {command} -- && echo done"])
+                        f"cd /sysroot && printf '{chunk}' | xargs -0 {command} && echo done"])
                     step.advance(count)
 
     # -- space -------------------------------------------------------------------------
