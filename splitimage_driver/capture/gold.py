@@ -16,7 +16,7 @@ from splitimage_driver.archive.sparse import of_content
 from splitimage_driver.archive.tree import Tree
 from splitimage_driver.capture.packagedb import base as packagedb
 from splitimage_driver.merge import registry
-from splitimage_driver.model.entry import text
+from splitimage_driver.model.entry import SYMLINK, FileEntry, text
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.paths import Resolver
 
@@ -52,7 +52,10 @@ class GoldState:
         self.mapped: Resolver | None = None
         if any(self.place(e.path) != e.path for e in manifest):
             self.mapped = self.place
-            manifest = tree.manifest(self.place)
+            # A directory under a link's name stands for the link.
+            links = [FileEntry(e.path, SYMLINK, 0o777, target=self.place.links[e.path])
+                     for e in manifest if e.is_dir and e.path in self.place.links]
+            manifest = tree.manifest(self.place) | links
         self.manifest: Manifest = self._with_holes(manifest, sparse)
         self._packages: packagedb.PackageDB | None = None
         self._looked = False

@@ -50,13 +50,12 @@ class Variants(Generic[T]):
         yield self._when(every) - {part}, after
         for choice in _choices(number):
             onto = self._known.get(choice)
-            if onto is None and before is not None:
-                # What the step changed is not there.
-                self._known[choice | {number}] = None
-                continue
-            value = patch(before, after, onto)
+            # What the step changed may not be there.
+            value = None if onto is None and before is not None else patch(before, after, onto)
             self._known[choice | {number}] = value
-            if value != onto:
+            # Told also where it changes nothing: it has the last word about
+            # what its steps say each for themselves.
+            if value != onto or (choice and (0 in choice or self._known[frozenset()] is not None)):
                 yield self._when(choice) - {part}, value
         self._conditions.append(frozenset((part,)))
 
