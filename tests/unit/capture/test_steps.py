@@ -41,13 +41,13 @@ class Captured:
     def tree(self, *names: str) -> dict[str, object]:
         target = self.laid(*names)
         known = dict(target.generated)
-        found = {}
+        found: dict[str, object] = {}
         for s in self.states:
             self.spool.take(s, [e.path for e in s.manifest if e.is_file])
         for e in target.manifest:
             if e.path:
                 found[e.path.decode()] = (
-                    known.get(e.path, None) or self.spool.get(e.sha256) if e.is_file
+                    known.get(e.path) or self.spool.get(e.sha256) if e.is_file
                     else e.target.decode() or e.mode)
         return found
 

@@ -42,7 +42,8 @@ def test_each_choice_of_steps_is_as_if_only_they_had_been(
             break
     if not done:
         return
-    claims = [(frozenset({done[0][0]}), versions[1])]
+    claims: list[tuple[frozenset[str], Words | None]] = [
+        (frozenset({done[0][0]}), versions[1])]
     variants = Variants(origin, frozenset({done[0][0]}), versions[1])
     for number, (name, _) in enumerate(done[1:], 1):
         claims += [(when | {name}, value) for when, value in
