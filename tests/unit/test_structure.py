@@ -7,7 +7,10 @@ import configparser
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.metadata
+import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +19,8 @@ from types import ModuleType
 import pytest
 
 import splitimage_driver
+
+pytestmark = pytest.mark.must_show("main-job", 9)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "splitimage_driver"
@@ -30,6 +35,19 @@ GUARDED = {
     # A store is one; so is the package database of an rpm system.
     "sqlite3": ("splitimage_driver/store/", "splitimage_driver/capture/packagedb/rpm.py"),
 }
+#: An axis of plugins, and the abstract base class of its plugins.
+AXES = {
+    "splitimage.stores": "splitimage_driver.store.base:Store",
+    "splitimage.splitters": "splitimage_driver.capture.splitter:Splitter",
+    "splitimage.costs": "splitimage_driver.planning.cost:Cost",
+    "splitimage.weights": "splitimage_driver.planning.weights:Weights",
+    "splitimage.mergers": "splitimage_driver.merge.base:Merger",
+    "splitimage.assemblers": "splitimage_driver.assembly.base:Opener",
+    "splitimage.launchers": "splitimage_driver.launch.base:Launcher",
+}
+#: The rooms of the house; each is explained in doc/source/contributor.rst.
+ROOMS = {"archive", "assembly", "capture", "cli", "conf", "guest", "launch", "merge", "model",
+         "planning", "store"}
 #: What pure code has no business with.
 IMPURE = {"fcntl", "guestfs", "http", "io", "multiprocessing", "os", "pathlib", "shutil",
           "socket", "sqlite3", "subprocess", "tempfile", "threading", "urllib"}
@@ -63,6 +81,47 @@ def test_guarded_packages_are_imported_in_their_places_only(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((PACKAGE / "model").rglob("*.py")), ids=name)
 def test_the_model_does_no_io(path: Path) -> None:
     assert IMPURE & set(imported(path)) == set()
+
+
+def test_the_layout_is_the_documented_one() -> None:
+    rooms = {path.name for path in PACKAGE.iterdir()
+             if path.is_dir() and (path / "__init__.py").exists()}
+    assert rooms == ROOMS
+    page = (ROOT / "doc/source/contributor.rst").read_text()
+    assert {room for room in ROOMS if not re.search(rf"^ +{room}/ ", page, re.MULTILINE)} == set()
+
+
+def test_unit_tests_mirror_the_tree() -> None:
+    """A folder of tests is one of the package, or holds data."""
+    here = ROOT / "tests" / "unit"
+    strayed = [name(path) for path in here.rglob("test_*.py")
+               if not (PACKAGE / path.parent.relative_to(here)).is_dir()]
+    assert strayed == []
+
+
+def _declared(*files: str) -> set[str]:
+    lines = [line for file in files for line in (ROOT / file).read_text().splitlines()]
+    return {_canonical(match[0]) for line in lines if (match := re.match(r"[A-Za-z][\w.-]*", line))}
+
+
+def _canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@pytest.mark.parametrize(("folders", "files"), [
+    (("splitimage_driver",), ("requirements.txt",)),
+    (("demo", "tests"), ("requirements.txt", "test-requirements.txt")),
+])
+def test_all_that_is_imported_is_declared(folders: tuple[str, ...],
+                                          files: tuple[str, ...]) -> None:
+    """So that nothing works only because something else brought it."""
+    own = {"splitimage_driver", "demo", "tests", *GUARDED}
+    used = {package for folder in folders for path in (ROOT / folder).rglob("*.py")
+            for package in imported(path)} - own - sys.stdlib_module_names
+    brought = importlib.metadata.packages_distributions()
+    declared = _declared(*files)
+    assert {package for package in used
+            if not declared & {_canonical(d) for d in brought.get(package, [package])}} == set()
 
 
 class _Absent(importlib.abc.MetaPathFinder):
@@ -110,7 +169,21 @@ def _entry_points() -> list[tuple[str, str]]:
             for line in lines.strip().splitlines()]
 
 
+def _found(target: str) -> type:
+    module, _, attribute = target.partition(":")
+    found: type = getattr(importlib.import_module(module), attribute)
+    return found
+
+
 @pytest.mark.parametrize(("group", "target"), _entry_points())
 def test_every_entry_point_leads_somewhere(group: str, target: str) -> None:
-    module, _, attribute = target.partition(":")
-    assert callable(getattr(importlib.import_module(module), attribute)), group
+    found = _found(target)
+    assert callable(found)
+    if group in AXES:
+        assert issubclass(found, _found(AXES[group]))
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_every_axis_has_a_plugin_and_an_abstract_base(axis: str) -> None:
+    assert axis in {group for group, _ in _entry_points()}
+    assert inspect.isabstract(_found(AXES[axis]))
