@@ -45,7 +45,7 @@ class Launch(base.Lister):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         arguments.add_request(parser, composite=False)
-        parser.add_argument("--name", type=_name, default="",
+        parser.add_argument("--name", type=_name,
                             help="of the server; with --count its number is added "
                                  "(default: COMPOSITE+PARTS)")
         parser.add_argument("--count", type=arguments.whole(1, batch.MAX_COUNT), default=1,
@@ -120,7 +120,7 @@ class Launch(base.Lister):
         if parsed.batch is None:
             yield functools.partial(self._wish, parsed, batch.Entry(
                 composite=parsed.composite, parts=tuple(parsed.parts),
-                filesets=tuple(parsed.filesets), name=parsed.name or None,
+                filesets=tuple(parsed.filesets), name=parsed.name,
                 count=parsed.count), parsed.answers)
             return
         for number, entry in enumerate(batch.read(parsed.batch)):

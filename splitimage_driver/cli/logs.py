@@ -13,6 +13,8 @@ from oslo_log import log as logging
 
 from splitimage_driver.cli import terminal
 
+#: What other libraries log of what is told to the user anyway.
+_NOISY = {"filelock": standard.WARNING, "oslo_utils.imageutils": standard.ERROR}
 #: cliff counts -v from 1.
 QUIET, NORMAL = 0, 1
 
@@ -61,7 +63,8 @@ def configure(files: Sequence[str] | None, *, verbosity: int, debug: bool,
         conf.set_override("log_file", log_file)
     conf.set_default("use_stderr", True)
     logging.setup(conf, "splitimage")
-    standard.getLogger("filelock").setLevel(standard.WARNING)
+    for name, noise in _NOISY.items():
+        standard.getLogger(name).setLevel(noise)
     # A traceback is for --debug to show: errors are told elsewhere.
     sys.excepthook = sys.__excepthook__
     context.RequestContext(overwrite=True)

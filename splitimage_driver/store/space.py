@@ -12,6 +12,8 @@ from pathlib import Path
 from splitimage_driver import exceptions
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+#: What tools say of it; the last is mksquashfs'.
+_SAID = ("No space left on device", "Disk quota exceeded", "Failed to write to output filesystem")
 #: What an operation that moves no data may still write: directory blocks, a
 #: few pages of the database.
 OVERHEAD = 64 * 2**10
@@ -57,7 +59,8 @@ class Space:
         try:
             yield
         except (exceptions.ToolFailed, exceptions.ApplianceFailed) as error:
-            if not self.exhausted():
+            # Some tools tidy up first: then only their words tell.
+            if not self.exhausted() and not any(said in str(error) for said in _SAID):
                 raise
             raise self.full(needed) from error
         except OSError as error:

@@ -23,6 +23,14 @@ def test_a_failure_for_lack_of_room_says_so(failure: exceptions.SplitImageError,
     assert caught.value.__cause__ is failure
 
 
+@pytest.mark.parametrize("said", [
+    "FATAL ERROR: Failed to write to output filesystem",
+    "error while writing at byte 0: No space left on device"])
+def test_a_tool_that_tidied_up_is_taken_by_its_words(said: str, tmp_path: Path) -> None:
+    with pytest.raises(exceptions.StoreFull), Space(tmp_path).guard():
+        raise exceptions.ToolFailed(tool="mksquashfs", status="status 1", reason=said)
+
+
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda f: type(f).__name__)
 def test_a_failure_for_another_reason_stays_itself(failure: exceptions.SplitImageError,
                                                    tmp_path: Path) -> None:
