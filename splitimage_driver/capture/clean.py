@@ -3,7 +3,8 @@ boot."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import collections
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -47,8 +48,20 @@ def clean(tree: Manifest, identity: Identity, *, generated: Mapping[bytes, bytes
         # presetting every unit again.
         found[machine_id] = FileEntry(path=machine_id, type=FILE, mode=0o444,
                                       mtime=newest).with_content(b"")
-    return Cleaned(Manifest(found.values()), contents,
+    return Cleaned(Manifest(_regrouped(found.values())), contents,
                    frozenset(e.path for e in extra.entries))
+
+
+def _regrouped(entries: Iterable[FileEntry]) -> list[FileEntry]:
+    """Hard-link groups by the names that are left of them."""
+    left = list(entries)
+    groups: dict[bytes, list[bytes]] = collections.defaultdict(list)
+    for e in left:
+        if e.link:
+            groups[e.link].append(e.path)
+    leaders = {link: min(names) if len(names) > 1 else b"" for link, names in groups.items()}
+    return [msgspec.structs.replace(e, link=leaders[e.link])
+            if e.link and leaders[e.link] != e.link else e for e in left]
 
 
 def without_own_directories(tree: Manifest, known: Manifest, identity: Identity) -> Manifest:
