@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import msgspec
+
 from splitimage_driver.capture import clean
 from splitimage_driver.capture.identity import Identity
 from splitimage_driver.model.entry import DIRECTORY, FILE, FileEntry
@@ -37,3 +39,43 @@ def test_a_machine_s_own_empty_directories_go() -> None:
     assert {e.path.decode() for e in left} == {
         "var/log", "var/log/apache2", "srv", "srv/new", "var/cache/debconf",
         "var/cache/debconf/config.dat"}
+
+
+def test_hard_links_are_those_of_the_names_that_are_left() -> None:
+    def linked(path: str, link: str) -> FileEntry:
+        return FileEntry(path=path.encode(), type=FILE, mode=0o644,
+                         link=link.encode()).with_content(b"x")
+
+    groups = [("var/log/a", "var/log/a"), ("var/log/b", "var/log/a"), ("var/mail/c", "var/log/a"),
+              ("etc/x", "etc/x"), ("srv/y", "etc/x"), ("srv/z", "etc/x"),
+              ("run/p", "run/p"), ("srv/q", "run/p"), ("srv/r", "run/p")]
+    tree = Manifest(msgspec.structs.replace(linked(path, link), link=link.encode())
+                    for path, link in groups)
+    cleaned = clean.clean(tree, Identity(), generated={b"etc/x": b"other"})
+    assert {e.path.decode(): e.link.decode() for e in cleaned.manifest} == {
+        "var/mail/c": "", "etc/x": "", "srv/y": "srv/y", "srv/z": "srv/y", "srv/q": "srv/q",
+        "srv/r": "srv/q"}
+
+
+def test_changed_files_have_their_new_content() -> None:
+    tree = Manifest([file("etc/passwd", b"root\nmysql\n"), file("etc/other")])
+    cleaned = clean.clean(tree, Identity(), generated={b"etc/passwd": b"root\n"})
+    assert cleaned.generated == {b"etc/passwd": b"root\n"}
+    assert cleaned.manifest.by_path[b"etc/passwd"].same(file("etc/passwd", b"root\n"))
+    assert cleaned.manifest.by_path[b"etc/other"] == file("etc/other")
+    assert cleaned.first_boot == frozenset()
+
+
+def test_an_operators_own_patterns_are_cleaned_too() -> None:
+    tree = Manifest([file("srv/secret/key"), file("srv/public")])
+    cleaned = clean.clean(tree, Identity(["srv/secret/*"]), generated={})
+    assert [e.path for e in cleaned.manifest] == [b"srv/public"]
+
+
+def test_a_machine_without_an_id_gets_an_empty_one() -> None:
+    found = clean.clean(Manifest([file("usr/lib/systemd/systemd")]), Identity(), generated={})
+    e = found.manifest.by_path[b"etc/machine-id"]
+    assert (e.size, e.mode) == (0, 0o444)
+    assert found.first_boot < {e.path for e in found.manifest}
+    assert all(found.manifest.by_path[path].size == len(content)
+               for path, content in found.generated.items())
