@@ -110,7 +110,9 @@ class PartManifest:
     @property
     def size(self) -> int:
         """Bytes of content, hard links counted once."""
-        return sum(e.size for _, e in self.entries() if not e.link or e.link == e.path)
+        # A group's leader may be another part's.
+        return sum({(layer.when, e.link or e.path): e.size
+                    for layer, e in self.entries()}.values())
 
     @property
     def files(self) -> int:

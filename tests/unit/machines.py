@@ -126,9 +126,10 @@ def with_account(machine: Mapping[str, Thing], name: str, number: int) -> State:
 
 def base() -> State:
     """A system of one required package."""
-    machine: State = {"etc/debian_version": b"12.5\n", "bin": "usr/bin", "usr/bin": None,
-                      "etc/passwd": b"", "etc/group": b""}
-    machine = install(machine, "base-files", {"usr/bin/sh": b"shell"}, priority="required",
+    machine: State = {"bin": "usr/bin", "usr/bin": None, "etc/passwd": b"", "etc/group": b""}
+    machine = install(machine, "base-files", {"usr/bin/sh": b"shell",
+                                              "etc/debian_version": b"12.5\n"},
+                      priority="required",
                       listed=["etc", "usr/bin", "usr/lib", "usr/sbin", "var/lib", "srv"])
     machine = with_account(machine, "root", 0)
     return with_account(machine, "www-data", 33)

@@ -18,15 +18,15 @@ AMOUNTS = Amounts(missing=3, missing_bytes=600, excess=2, excess_bytes=300)
 #: T = 300 / 200 = 1.5 s
 RATES = Rates(bandwidth=200, inject_rate=100, inject_seconds=0.5, remove_seconds=0.25,
               alpha=2, beta=3, gamma=4, delta=0)
-S, I, R, T = 3.0, 7.5, 0.5, 1.5
+S, INJECT, R, T = 3.0, 7.5, 0.5, 1.5
 
 
 @pytest.mark.parametrize(("name", "unit", "terms"), [
     ("download", "s", {"download": S}),
-    ("inject", "s", {"download": S, "inject": I}),
-    ("remove", "s", {"download": S, "inject": I, "remove": R}),
-    ("transport", "s", {"download": S, "inject": I, "remove": R, "transport": T}),
-    ("weighted", "s", {"download": 2 * S, "inject": 3 * I, "remove": 4 * R}),
+    ("inject", "s", {"download": S, "inject": INJECT}),
+    ("remove", "s", {"download": S, "inject": INJECT, "remove": R}),
+    ("transport", "s", {"download": S, "inject": INJECT, "remove": R, "transport": T}),
+    ("weighted", "s", {"download": 2 * S, "inject": 3 * INJECT, "remove": 4 * R}),
     ("count", "files", {"missing": 3.0}),
     ("bytes", "bytes", {"missing": 600.0}),
 ])
