@@ -9,18 +9,24 @@ appliance.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import io
 import random
 import tarfile
 import tempfile
 from pathlib import Path
 
+from splitimage_driver.application import Application
 from splitimage_driver.assembly import disks
 from splitimage_driver.capture.machine import Gold
+from splitimage_driver.model.server import Server
 from tests.functional import tinyguest
 
 NAME = "mini"
 NAMES = ("apache", "mysql", "php", "redis", "mail", "cache", "wiki")
+#: What most tests assemble.
+PAIR = ("apache", "php")
 #: Bytes that each piece brings: enough for several progress events.
 BULK = 1 << 20
 _DIRECTORIES = ("dev", "etc", "home", "mnt", "proc", "root", "run", "srv/www", "sys", "tmp",
@@ -124,3 +130,27 @@ def capture(directory: Path) -> list[str]:
     gold = there(directory)
     return ["capture", NAME, *(word for name, path in (("base", gold.disk), *gold.steps)
                                for word in ("--step", f"{name}={path}"))]
+
+
+def serves(application: Application, server: Server) -> tuple[str, ...]:
+    """The software that a server shows, once it has booted."""
+    application.servers.launcher.wait(server, 80, timeout=120, path="/")
+    found = []
+    for name in NAMES:
+        connection = http.client.HTTPConnection("127.0.0.1", server.ports[80], timeout=60)
+        with contextlib.closing(connection):
+            connection.request("GET", f"/{name}")
+            answer = connection.getresponse()
+            if answer.status == 200 and answer.read() == f"{name} is here\n".encode():
+                found.append(name)
+    return tuple(found)
+
+
+def assemble(*parts: str) -> list[str]:
+    return ["assemble", NAME, *(word for part in parts for word in ("--part", part)),
+            "-f", "json"]
+
+
+def launch(*parts: str, name: str) -> list[str]:
+    return ["launch", *assemble(*parts)[1:], "--name", name, "--memory", "128", "--cpus", "1",
+            "--port", "80"]

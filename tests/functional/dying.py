@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +273,21 @@ def shadow(store: Path, copy: Path) -> Path:
                 elif source.is_file():
                     os.link(source, there / name)
     return copy
+
+
+Moments = list[tuple[str, State]]
+
+
+def moments_of(store: Path, words: Sequence[str | Path], copy: Path) -> Moments:
+    """Every moment of a command with the store's state were it killed there;
+    the command is let go on to its end."""
+    found = []
+    with Child(store, *words, step=True) as child:
+        for label in child:
+            found.append((label, state(shadow(store, copy))))
+        assert child.process.wait() == 0, child.errors()
+    shutil.rmtree(copy, ignore_errors=True)
+    return found
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,41 +25,10 @@ from splitimage_driver.assembly import assembler
 from splitimage_driver.model import server as states
 from splitimage_driver.model.plan import Request
 from tests.functional import bootgold
-from tests.functional.dying import (
-    Child,
-    State,
-    delete_servers,
-    opened,
-    run,
-    shadow,
-    state,
-)
+from tests.functional.dying import Child, Moments, State, moments_of, opened, run, state
 
-Moments = list[tuple[str, State]]
-MINI = ("apache", "php")
+MINI = bootgold.PAIR
 KILLED = -signal.SIGKILL
-
-
-def _assemble(*parts: str) -> list[str]:
-    return ["assemble", bootgold.NAME, *(word for part in parts for word in ("--part", part)),
-            "-f", "json"]
-
-
-def _launch(*parts: str, name: str) -> list[str]:
-    return ["launch", *_assemble(*parts)[1:], "--name", name, "--memory", "128", "--cpus", "1",
-            "--port", "80"]
-
-
-def _moments(store: Path, words: Sequence[str | Path], copy: Path) -> Moments:
-    """Every moment of a command with the store's state were it killed there;
-    the command is let go on to its end."""
-    found = []
-    with Child(store, *words, step=True) as child:
-        for label in child:
-            found.append((label, state(shadow(store, copy))))
-        assert child.process.wait() == 0, child.errors()
-    shutil.rmtree(copy, ignore_errors=True)
-    return found
 
 
 def _all_or_nothing(moments: Moments, before: State, after: State) -> None:
@@ -84,24 +53,11 @@ def _killed(store: Path, child: Child) -> State:
 
 
 @pytest.fixture
-def store(boot_store: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(boot_store, tmp_path / "store"))
+def store(boot_store: Path) -> Path:
+    return boot_store
 
 
 # -- capture -----------------------------------------------------------------------
-
-@pytest.fixture(scope="session")
-def captured(boot_gold: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Moments]:
-    """A store with one capture in it, and the moments of that."""
-    place = tmp_path_factory.mktemp("captured")
-    return place / "store", _moments(place / "store", bootgold.capture(boot_gold), place / "copy")
-
-
-@pytest.fixture(scope="session")
-def boot_store(captured: tuple[Path, Moments]) -> Path:
-    """For reading only."""
-    return captured[0]
-
 
 @pytest.mark.must_show("main-job", 6)
 def test_each_moment_of_a_capture(captured: tuple[Path, Moments],
@@ -174,20 +130,11 @@ def _finished(store: Path, before: State, name: str) -> State:
     return after
 
 
-@pytest.fixture(scope="session")
-def assembled(boot_store: Path,
-              tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Moments]:
-    """A store with one completed image, for reading only, and the moments of
-    that one's assembly."""
-    place = tmp_path_factory.mktemp("assembled")
-    shutil.copytree(boot_store, place / "store")
-    return place / "store", _moments(place / "store", _assemble(*MINI), place / "copy")
-
-
 @pytest.mark.must_show("main-job", 6)
-def test_each_moment_of_an_assembly(assembled: tuple[Path, Moments], boot_store: Path,
+def test_each_moment_of_an_assembly(captured: tuple[Path, Moments],
+                                    assembled: tuple[Path, Moments],
                                     record_property: Callable[[str, Any], None]) -> None:
-    before, (path, moments) = state(boot_store), assembled
+    before, (path, moments) = state(captured[0]), assembled
     _all_or_nothing(moments, before, _finished(path, before, "mini+apache+php"))
     assert len(moments) > 50
     record_property("moments of an assembly", len(moments))
@@ -200,7 +147,7 @@ def test_assembly_killed(store: Path, part: int) -> None:
     """Really killed at each moment, and run again each time."""
     before = state(store)
     for number in range(part, 1000, 8):
-        with Child(store, *_assemble(*MINI), step=True) as child:
+        with Child(store, *bootgold.assemble(*MINI), step=True) as child:
             for count, _ in enumerate(child):
                 if count == number:
                     child.kill()
@@ -208,7 +155,7 @@ def test_assembly_killed(store: Path, part: int) -> None:
                 assert number > 50
                 return
             found = _killed(store, child)
-        run(store, *_assemble(*MINI))
+        run(store, *bootgold.assemble(*MINI))
         after = _finished(store, before, "mini+apache+php")
         assert found in (before, after)
         with opened(store) as application:
@@ -221,7 +168,7 @@ def test_assembly_killed(store: Path, part: int) -> None:
 def test_an_assembly_killed_at_awkward_moments(store: Path) -> None:
     before = state(store)
     # While the appliance starts, which then has nobody to talk to.
-    with Child(store, *_assemble(*MINI), step=True) as child:
+    with Child(store, *bootgold.assemble(*MINI), step=True) as child:
         child.reach("appliance begins")
         child.go()
         time.sleep(1)
@@ -229,16 +176,16 @@ def test_an_assembly_killed_at_awkward_moments(store: Path) -> None:
         child.kill()
         assert _killed(store, child) == before
     # While files travel into the disk.
-    with Child(store, *_assemble(*MINI), step=True) as child:
+    with Child(store, *bootgold.assemble(*MINI), step=True) as child:
         child.reach("inject begins")
         child.kill()
         assert _killed(store, child) == before
     # The disk is an object already, and no record speaks of it.
-    with Child(store, *_assemble(*MINI), step=True) as child:
+    with Child(store, *bootgold.assemble(*MINI), step=True) as child:
         child.reach("publish begins", "utime objects")
         child.kill()
         assert _killed(store, child) == before
-    assert run(store, *_assemble(*MINI))
+    assert run(store, *bootgold.assemble(*MINI))
     _finished(store, before, "mini+apache+php")
 
 
@@ -248,12 +195,12 @@ def test_killed_at_random_times(store: Path, boot_gold: Path, tmp_path: Path) ->
     """Not at the moments that somebody thought of."""
     chosen, before, new = random.Random(6), state(store), tmp_path / "new"
     for seconds in (chosen.uniform(0.3, 12) for _ in range(12)):
-        with Child(store, *_assemble(*MINI)) as child:
+        with Child(store, *bootgold.assemble(*MINI)) as child:
             time.sleep(seconds)
             if child.kill() == 0:
                 break
             assert _killed(store, child) == before
-    run(store, *_assemble(*MINI))
+    run(store, *bootgold.assemble(*MINI))
     _finished(store, before, "mini+apache+php")
     for seconds in (chosen.uniform(0.3, 24) for _ in range(12)):
         with Child(new, *bootgold.capture(boot_gold)) as child:
@@ -277,7 +224,7 @@ def test_told_to_end(store: Path, number: int, begun: str) -> None:
     anybody opens the store again."""
     before = state(store)
     places = (store / "tmp", Path("/tmp"))
-    with Child(store, *_assemble("mysql", "php"), step=True) as child:
+    with Child(store, *bootgold.assemble("mysql", "php"), step=True) as child:
         child.reach(f"{begun} begins")
         known = {path for place in places for path in place.glob("libguestfs*")}
         child.process.send_signal(number)
@@ -315,14 +262,6 @@ def test_an_assembly_that_fails_half_way(store: Path, tmp_path: Path,
 
 # -- servers -------------------------------------------------------------------------
 
-@pytest.fixture
-def completed_store(assembled: tuple[Path, Moments], tmp_path: Path) -> Iterator[Path]:
-    """With one completed image, so that a launch needs no appliance."""
-    path = Path(shutil.copytree(assembled[0], tmp_path / "store"))
-    yield path
-    delete_servers(path)
-
-
 def _afterwards(store: Path, child: Child) -> str:
     """A server whose launch has ended anyhow runs, or is known not to; it is
     started again if need be, and deleted. Returns what its state was."""
@@ -348,7 +287,7 @@ def test_a_launch_killed_at_awkward_moments(completed_store: Path) -> None:
     for place, expected in ((("mkdir servers", "mkdir servers"), states.STALE),
                             (("rename servers", "committed"), states.STALE),
                             (("rename servers", "committed", "committed"), states.RUNNING)):
-        with Child(completed_store, *_launch(*MINI, name="web"), step=True) as child:
+        with Child(completed_store, *bootgold.launch(*MINI, name="web"), step=True) as child:
             child.reach(*place)
             child.kill()
             assert _afterwards(completed_store, child) == expected
@@ -360,7 +299,7 @@ def test_a_launch_killed_at_awkward_moments(completed_store: Path) -> None:
 def test_a_launch_killed_at_each_moment(completed_store: Path) -> None:
     before, seen = state(completed_store), []
     for number in range(1000):
-        with Child(completed_store, *_launch(*MINI, name="web"), step=True) as child:
+        with Child(completed_store, *bootgold.launch(*MINI, name="web"), step=True) as child:
             for count, _ in enumerate(child):
                 if count == number:
                     child.kill()
@@ -380,8 +319,8 @@ def test_a_launch_killed_at_each_moment(completed_store: Path) -> None:
 def test_each_moment_of_publishing_a_booted_server(completed_store: Path,
                                                    tmp_path: Path) -> None:
     store, before = completed_store, state(completed_store)
-    words = [*_launch(*MINI, name="web"), "--wait", "80", "--publish", "booted"]
-    moments = _moments(store, words, tmp_path / "copy")
+    words = [*bootgold.launch(*MINI, name="web"), "--wait", "80", "--publish", "booted"]
+    moments = moments_of(store, words, tmp_path / "copy")
     after = state(store)
     # The disk and the server's directory: this guest changes no file.
     assert len(after.files - before.files) == 2
@@ -397,7 +336,8 @@ def test_each_moment_of_publishing_a_booted_server(completed_store: Path,
     with opened(store) as application:
         application.store.delete_image(next(n for n in after.images if n not in before.images))
         application.servers.delete("web")
-    for place in (("snapshot begins",), ("snapshot ends",), ("publish ends",)):
+    for place in (("snapshot begins",), ("snapshot ends",),
+                  ("snapshot ends", "utime objects")):
         with Child(store, *words, step=True) as child:
             child.reach(*place)
             child.kill()
