@@ -243,7 +243,7 @@ def no_identity(made: Cloud, image: Image, before: Identity) -> None:
     assert [e.path for e in tree.excess_over(recorded)] == []
     assert tree.by_path[b"etc/machine-id"].size == 0
     paths = b"\n".join(e.path for e in tree)
-    for trace in (b"etc/ssh/ssh_host_", b"random-seed", b".bash_history"):
+    for trace in (b"etc/ssh/ssh_host_", b"systemd/random-seed", b".bash_history"):
         assert trace not in paths
     # No machine's id or keys anywhere, in names or contents.
     for secret in (before.machine_id, GOLD_ID, *before.host_keys, *gold_keys(apache_tar())):
