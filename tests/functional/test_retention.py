@@ -75,9 +75,9 @@ def _bounded(path: Path, combinations: Sequence[Parts], limit: int, launched: se
 
 
 @pytest.mark.must_show("main-job", 6)
-def test_four_combinations_with_a_limit_of_two(
+def test_three_combinations_with_a_limit_of_two(
         boot_store: Path, record_property: Callable[[str, Any], None]) -> None:
-    _bounded(boot_store, list(itertools.islice(_combinations(), 7, 11)), 2, {0},
+    _bounded(boot_store, list(itertools.islice(_combinations(), 7, 10)), 2, {0},
              record_property)
 
 
