@@ -16,7 +16,8 @@ from splitimage_driver.model.plan import Target
 from tests.unit import machines
 from tests.unit.machines import State, base, install, with_account
 
-SOFTWARE: dict[str, tuple[str, ...]] = {"apache": ("apache2",), "mysql": ("mariadb",), "php": ("php8.2",)}
+SOFTWARE: dict[str, tuple[str, ...]] = {
+    "apache": ("apache2",), "mysql": ("mariadb",), "php": ("php8.2",)}
 PAGER = "var/lib/dpkg/alternatives/pager"
 
 
