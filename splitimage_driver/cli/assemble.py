@@ -50,13 +50,13 @@ class Assemble(base.ShowOne):
             self.parser.error("--overlay goes with -o, qcow2 and a published image")
         if parsed_args.output is not None:
             output.check(parsed_args.output, force=parsed_args.force)
-        images = self.application.images
-        plan, done = images.assemble(arguments.request(self.application, parsed_args),
-                                     publish=publish)
+        request = arguments.request(self.application, parsed_args)
         seconds = 0.0
-        if parsed_args.output is not None:
-            with images.disk_for(done) as disk:
-                seconds = output.write(disk, done.disk, parsed_args)
+        # The disk is kept for the length of the block.
+        with self.application.images.assembled(request, publish=publish) as (plan, done):
+            if parsed_args.output is not None:
+                seconds = output.write(self.application.store.path(done.disk), done.disk,
+                                       parsed_args)
         return _fields(plan, done, parsed_args.output, seconds)
 
 

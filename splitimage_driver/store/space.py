@@ -12,6 +12,8 @@ from pathlib import Path
 from splitimage_driver import exceptions
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+#: Bytes that tools and the appliance write in one go, and then some.
+_LARGE = 16 * 2**20
 #: What tools say of it; the last is mksquashfs'.
 _SAID = ("No space left on device", "Disk quota exceeded", "Failed to write to output filesystem")
 #: What an operation that moves no data may still write: directory blocks, a
@@ -59,8 +61,10 @@ class Space:
         try:
             yield
         except (exceptions.ToolFailed, exceptions.ApplianceFailed) as error:
-            # Some tools tidy up first: then only their words tell.
-            if not self.exhausted() and not any(said in str(error) for said in _SAID):
+            # A large write may fail where a small one still fits; and some
+            # tools tidy up first: then only their words tell.
+            if (available(self.path) > _LARGE and not self.exhausted()
+                    and not any(said in str(error) for said in _SAID)):
                 raise
             raise self.full(needed) from error
         except OSError as error:

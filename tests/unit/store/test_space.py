@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from splitimage_driver import exceptions
+from splitimage_driver.store import space
 from splitimage_driver.store.space import Space
 
 FAILURES = [exceptions.ToolFailed(tool="mksquashfs", status="status 1", reason="write failed"),
@@ -16,9 +17,10 @@ FAILURES = [exceptions.ToolFailed(tool="mksquashfs", status="status 1", reason="
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda f: type(f).__name__)
 def test_a_failure_for_lack_of_room_says_so(failure: exceptions.SplitImageError, tmp_path: Path,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    space = Space(tmp_path)
-    monkeypatch.setattr(space, "exhausted", lambda: True)
-    with pytest.raises(exceptions.StoreFull) as caught, space.guard():
+    monkeypatch.setattr(space, "available", lambda path: 1 << 30)
+    full = Space(tmp_path)
+    monkeypatch.setattr(full, "exhausted", lambda: True)
+    with pytest.raises(exceptions.StoreFull) as caught, full.guard():
         raise failure
     assert caught.value.__cause__ is failure
 
@@ -31,9 +33,18 @@ def test_a_tool_that_tidied_up_is_taken_by_its_words(said: str, tmp_path: Path) 
         raise exceptions.ToolFailed(tool="mksquashfs", status="status 1", reason=said)
 
 
+def test_a_large_write_fails_before_the_last_byte_is_used(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "available", lambda path: 1 << 20)
+    with pytest.raises(exceptions.StoreFull), Space(tmp_path).guard():
+        raise FAILURES[1]
+
+
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda f: type(f).__name__)
 def test_a_failure_for_another_reason_stays_itself(failure: exceptions.SplitImageError,
-                                                   tmp_path: Path) -> None:
+                                                   tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "available", lambda path: 1 << 30)
     with pytest.raises(type(failure)) as caught, Space(tmp_path).guard():
         raise failure
     assert caught.value is failure

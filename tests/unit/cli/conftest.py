@@ -1,0 +1,62 @@
+"""The command in this process, over an application that only notes what it
+is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from unittest import mock
+
+import pytest
+
+import splitimage_driver.application
+from splitimage_driver.cli import logs, main
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Any:
+    """Its services are mocks of their real classes: a call that does not fit
+    fails."""
+    from splitimage_driver.composites import CompositeService
+    from splitimage_driver.servers import ServerService
+    from splitimage_driver.service import ImageService
+    from splitimage_driver.store.base import Store
+
+    store = mock.create_autospec(Store, instance=True, location="/store")
+    store.composites.return_value = []
+    store.parts.return_value = []
+    store.images.return_value = []
+    return SimpleNamespace(
+        store=store, images=mock.create_autospec(ImageService, instance=True),
+        composites=mock.create_autospec(CompositeService, instance=True),
+        servers=mock.create_autospec(ServerService, instance=True),
+        project="default", path=tmp_path, conf=mock.sentinel.conf, opened=[])
+
+
+@pytest.fixture
+def run(application: Any, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The command, by its words."""
+    def opened(path: Path | None, *, files: Any, project: str | None) -> Any:
+        application.opened.append((path, files, project))
+        return application
+
+    monkeypatch.setattr(splitimage_driver.application, "Application", opened)
+    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
+    monkeypatch.setattr(main, "_SIGNALS", ())
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run_(*words: str | Path) -> Done:
+        status = main.main([str(word) for word in words])
+        said = capsys.readouterr()
+        return Done(status, said.out, said.err)
+
+    return run_

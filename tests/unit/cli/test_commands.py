@@ -1,0 +1,562 @@
+"""What commands ask of the services, and how they show the answers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from splitimage_driver import exceptions
+from splitimage_driver.capture.inspect import Proposal, Service, Software
+from splitimage_driver.capture.machine import Gold
+from splitimage_driver.doctor import Check
+from splitimage_driver.model.composite import System
+from splitimage_driver.model.entry import FileEntry
+from splitimage_driver.model.part import Layer, PartManifest, Row
+from splitimage_driver.model.plan import Request
+from splitimage_driver.servers import Launched, Wish
+from splitimage_driver.service import Assembled
+from splitimage_driver.store.records import Finding, QueueItem
+
+from . import records
+from .conftest import Done
+
+Run = Callable[..., Done]
+
+
+def parts_of(application: Any) -> None:
+    application.store.composite.return_value = records.composite()
+    application.store.composites.return_value = [records.composite()]
+    found = {p.id: p for p in records.PARTS.values()}
+    application.store.part.side_effect = lambda part_id, owner=None: found[part_id]
+
+
+# -- inspect, capture ------------------------------------------------------------------
+
+PROPOSAL = Proposal(
+    system=System("debian", "12", "Debian 12", "x86_64", "dpkg"),
+    software=(Software(name="apache", packages=("apache2",),
+                       services=(Service("apache2.service", "apache2", True),
+                                 Service("other.service", "apache2", False)),
+                       exclusive=("apache2", "apache2-bin"), exclusive_bytes=5 << 20,
+                       shared_bytes=1 << 20, requires=()),),
+    base_packages=150, base_bytes=300 << 20, rest=("vim",), notes=(),
+    arguments=("--software", "apache=apache2"))
+
+
+def test_inspect_proposes_a_capture(run: Run, application: Any) -> None:
+    application.images.inspect.return_value = PROPOSAL
+    shown = run("inspect", "my gold.qcow2").out
+    assert "splitimage capture NAME --disk 'my gold.qcow2' --software apache=apache2" in shown
+    assert "5.0 MiB" in shown
+    assert "other.service" not in shown
+    found = json.loads(run("inspect", "my gold.qcow2", "-f", "json").out)
+    assert found["arguments"] == ["--software", "apache=apache2"]
+    assert found["software"][0]["own_packages"] == ["apache2", "apache2-bin"]
+    assert found["base_size"] == 300 << 20
+    application.images.inspect.assert_called_with(Path("my gold.qcow2"))
+
+
+@pytest.mark.parametrize(("words", "gold"), [
+    (("--step", "base=b.qcow2", "--step", "apache=a.qcow2", "--step", "php=p.tar"),
+     Gold(disk=Path("b.qcow2"), steps=(("apache", Path("a.qcow2")), ("php", Path("p.tar"))))),
+    (("--disk", "g.qcow2", "--software", "apache=apache2", "--software", "db=one,two"),
+     Gold(disk=Path("g.qcow2"), software={"apache": ("apache2",), "db": ("one", "two")})),
+])
+def test_capture_hands_the_machine_over(words: tuple[str, ...], gold: Gold, run: Run,
+                                        application: Any) -> None:
+    parts_of(application)
+    application.images.capture.return_value = records.composite()
+    assert run("capture", "lamp", *words).status == 0
+    application.images.capture.assert_called_once_with(
+        "lamp", gold, onto=None, renumber=False, public=False)
+
+
+def test_capture_knows_the_hardware(run: Run, application: Any, tmp_path: Path) -> None:
+    parts_of(application)
+    application.images.capture.return_value = records.composite()
+    (tmp_path / "facts.json").write_text('{"firmware": "uefi"}')
+    run("capture", "lamp", "--disk", "g", "--software", "a=b", "--onto", "c", "--renumber",
+        "--public", "--hardware", tmp_path / "facts.json")
+    application.images.capture.assert_called_once_with(
+        "lamp", Gold(disk=Path("g"), software={"a": ("b",)}, hardware={"firmware": "uefi"}),
+        onto="c", renumber=True, public=True)
+
+
+@pytest.mark.parametrize("words", [
+    (), ("--disk", "g", "--step", "base=b"), ("--step", "apache=a"), ("--software", "a=b"),
+    ("--disk", "g", "--software", "a=b", "--software", "a=c"),
+    ("--disk", "g", "--software", "a=b", "--hardware", "/no/such/file"),
+])
+def test_capture_refuses_what_does_not_fit_together(words: tuple[str, ...], run: Run,
+                                                    application: Any) -> None:
+    assert run("capture", "lamp", *words).status == 15
+    application.images.capture.assert_not_called()
+
+
+# -- composites, conflicts ---------------------------------------------------------------
+
+def test_composites_of_others_are_listed_where_public(run: Run, application: Any) -> None:
+    application.store.composites.return_value = [
+        records.composite(), records.composite(name="theirs", owner="other"),
+        records.composite(name="shared", owner="other", public=True)]
+    found = json.loads(run("composite", "list", "-f", "json").out)
+    assert [c["name"] for c in found] == ["lamp", "shared"]
+    assert found[0]["parts"] == ["apache", "php"]
+    assert "c0ffee00" not in run("composite", "list").out
+    assert "c0ffee00" in run("composite", "list", "--long").out
+
+
+def test_a_composite_of_another_project_is_not_there(run: Run, application: Any) -> None:
+    application.store.composite.return_value = records.composite(owner="other")
+    assert run("composite", "show", "lamp").status == 10
+
+
+def test_dependency_parts_are_counted_and_shown_on_request(run: Run, application: Any) -> None:
+    parts_of(application)
+    shown = run("composite", "show", "lamp").out
+    assert "1 dependency parts come along by themselves" in shown
+    assert "| dependency |" not in shown
+    assert "they differ" in shown
+    assert "replace php" in shown
+    assert "disk.size: 3.0 GiB" in shown
+    found = json.loads(run("composite", "show", "lamp", "--all", "-f", "json").out)
+    assert {p["name"]: p["kind"] for p in found["parts"]} == {
+        "apache": "software", "php": "software", "dep.apache.php": "dependency"}
+    assert found["conflicts"][0] == {"path": "/etc/motd", "parts": ["apache", "php"],
+                                     "reason": "they differ", "answer": ""}
+    assert found["hardware"]["drivers"] == [f"driver{n}" for n in range(9)]
+
+
+def test_a_composite_changes(run: Run, application: Any) -> None:
+    parts_of(application)
+    application.store.parts.return_value = [records.PAGE]
+    services = application.composites
+    for method in (services.add_part, services.replace_part, services.remove_part):
+        method.return_value = records.composite()
+    run("composite", "add-part", "lamp", "page", "--requires", "apache")
+    run("composite", "add-part", "lamp", records.PAGE.id[:12], "--name", "site")
+    run("composite", "replace-part", "lamp", "php", "page")
+    run("composite", "remove-part", "lamp", "php")
+    assert services.add_part.call_args_list[0].args == ("lamp", records.PAGE.id)
+    assert services.add_part.call_args_list[0].kwargs == {"name": "page", "requires": ["apache"]}
+    assert services.add_part.call_args_list[1].kwargs == {"name": "site", "requires": []}
+    services.replace_part.assert_called_once_with("lamp", "php", records.PAGE.id)
+    services.remove_part.assert_called_once_with("lamp", "php")
+
+
+def test_a_composite_is_deleted_with_its_parts(run: Run, application: Any) -> None:
+    application.composites.composite.return_value = records.composite()
+    assert run("composite", "delete", "lamp").status == 0
+    application.store.delete_composite.assert_called_with("c0ffee00-0000", parts=True)
+    run("composite", "delete", "lamp", "--keep-parts")
+    application.store.delete_composite.assert_called_with("c0ffee00-0000", parts=False)
+
+
+def test_conflicts_are_listed_open_ones_first(run: Run, application: Any) -> None:
+    parts_of(application)
+    for words in (("lamp",), ()):
+        found = json.loads(run("conflict", "list", *words, "-f", "json").out)
+        assert [(c["path"], c["answer"]) for c in found] == [
+            ("/etc/motd", ""), ("/etc/issue", "replace php")]
+
+
+def test_a_conflict_is_answered(run: Run, application: Any, tmp_path: Path) -> None:
+    application.composites.resolve.return_value = records.composite(conflicts=())
+    (tmp_path / "motd").write_bytes(b"hello\n")
+    assert run("conflict", "resolve", "lamp", "/etc/motd", "replace", "--part", "php").status == 0
+    application.composites.resolve.assert_called_with(
+        "lamp", "/etc/motd", "replace", part="php", content=b"")
+    run("conflict", "resolve", "lamp", "/etc/motd", "file", "--file", tmp_path / "motd")
+    application.composites.resolve.assert_called_with(
+        "lamp", "/etc/motd", "file", part="", content=b"hello\n")
+
+
+@pytest.mark.parametrize("words", [
+    ("replace",), ("keep", "--part", "php"), ("file",), ("keep", "--file", "x"), ("perhaps",)])
+def test_an_answer_has_what_belongs_to_it(words: tuple[str, ...], run: Run,
+                                          application: Any) -> None:
+    assert run("conflict", "resolve", "lamp", "/etc/motd", *words).status == 2
+    application.composites.resolve.assert_not_called()
+
+
+# -- parts, images ------------------------------------------------------------------------
+
+def test_parts_are_listed_without_what_nobody_names(run: Run, application: Any) -> None:
+    application.store.parts.return_value = [*records.PARTS.values(), records.PAGE]
+    found = json.loads(run("part", "list", "-f", "json").out)
+    assert [p["name"] for p in found] == ["apache", "php", "page"]
+    assert len(json.loads(run("part", "list", "--all", "-f", "json").out)) == 4
+    application.store.parts.assert_called_with(owner="default")
+
+
+def test_a_parts_files_are_shown(run: Run, application: Any) -> None:
+    application.store.parts.return_value = [records.PARTS["php"]]
+    application.store.part_manifest.return_value = PartManifest((
+        Layer(entries=(FileEntry(path=b"etc/php\x1b[1m.ini", type="f", mode=0o640, size=9),),
+              rows=(Row(b"etc/passwd", b"php", b"php:x:1:"), Row(b"etc/passwd", b"two", b"")),),
+        Layer(when=("apache",), deleted=(b"etc/apache/mode",))))
+    found = json.loads(run("part", "show", "php", "--files", "-f", "json").out)["contents"]
+    assert [(f["path"], f["what"], f["when"]) for f in found] == [
+        ("/etc/apache/mode", "deleted", "apache"), ("/etc/passwd", "2 rows", ""),
+        ("/etc/php\\x1b[1m.ini", "file", "")]
+    assert found[2]["mode"] == "0640"
+    assert "\x1b" not in run("part", "show", "php", "--files").out
+
+
+def test_a_part_is_made_and_deleted(run: Run, application: Any, tmp_path: Path) -> None:
+    application.images.create_part.return_value = records.PAGE
+    application.store.parts.return_value = [records.PAGE]
+    found = json.loads(run("part", "create", "page", "--from", tmp_path, "-f", "json").out)
+    assert found["id"] == records.PAGE.id
+    application.images.create_part.assert_called_once_with("page", tmp_path, allow_setuid=False)
+    assert run("part", "delete", records.PAGE.id[:12]).status == 0
+    application.store.delete_part.assert_called_once_with(records.PAGE.id, owner="default")
+
+
+def test_images_are_listed_by_composite(run: Run, application: Any) -> None:
+    parts_of(application)
+    application.store.images.return_value = [records.image("lamp+apache", "a")]
+    [found] = json.loads(run("image", "list", "--composite", "lamp", "-f", "json").out)
+    application.store.images.assert_called_with(composite="c0ffee00-0000", owner="default")
+    assert found["composite"] == "lamp"
+    assert found["size"] == 5 << 20
+    shown = run("image", "list").out
+    assert "5.0 MiB" in shown
+    assert "aaaaaaaa |" in shown
+    assert run("image", "list", "-f", "value", "-c", "id").out == "aaaaaaaa-0000\n"
+
+
+def test_an_image_goes_by_name_id_or_the_start_of_its_id(run: Run, application: Any) -> None:
+    application.store.images.return_value = [
+        records.image("one", "a"), records.image("two", "b"), records.image("two", "c")]
+    for given in ("one", "aaaaaaaa-0000", "aaaaaaaa"):
+        assert json.loads(run("image", "show", given, "-f", "json").out)["name"] == "one"
+    assert run("image", "show", "three").status == 10
+    done = run("image", "delete", "two")
+    assert done.status == 15
+    assert "bbbbbbbb-0000, cccccccc-0000" in done.err
+    assert run("image", "delete", "one", "cccccccc").status == 0
+    assert [call.args for call in application.store.delete_image.call_args_list] == [
+        ("aaaaaaaa-0000",), ("cccccccc-0000",)]
+
+
+def test_prune_tells_its_limits_and_what_went(run: Run, application: Any) -> None:
+    application.store.prune_images.return_value = [records.image("old", "a")]
+    [gone] = json.loads(run("image", "prune", "--max-count", "3", "--max-bytes", "0",
+                            "-f", "json").out)
+    assert gone["name"] == "old"
+    application.store.prune_images.assert_called_once_with(
+        owner="default", max_age=None, max_count=3, max_bytes=0)
+
+
+def test_an_export_does_not_overwrite(run: Run, application: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert run("image", "export", "one", "-o", tmp_path / "out").status == 11
+    assert run("image", "export", "one", "-o", tmp_path / "no" / "out").status == 15
+    assert run("image", "export", "one", "-o", tmp_path, "--force").status == 15
+    assert (tmp_path / "out").read_text() == "mine"
+    application.store.images.assert_not_called()
+
+
+# -- plan, assemble ------------------------------------------------------------------------
+
+def test_a_request_is_read(run: Run, application: Any) -> None:
+    application.images.plan.return_value = records.plan()
+    application.store.parts.return_value = [records.PAGE]
+    assert run("plan", "lamp", "--part", "php", "--part", "apache", "--part", "php",
+               "--fileset", records.PAGE.id, "--on-conflict", "/etc/motd=keep",
+               "--cost", "bytes").status == 0
+    [request], options = application.images.plan.call_args
+    assert request.parts == ("php", "apache")
+    assert request.filesets == (records.PAGE.id,)
+    assert [(a.path, a.parts, a.action) for a in request.answers] == [(b"etc/motd", (), "keep")]
+    assert options == {"explain": False, "cost": "bytes"}
+
+
+def test_one_question_has_one_answer(run: Run, application: Any) -> None:
+    done = run("plan", "lamp", "--on-conflict", "/a=keep", "--on-conflict", "a=replace")
+    assert done.status == 2
+    application.images.plan.assert_not_called()
+
+
+def test_an_explanation_has_every_candidate_and_term(run: Run, application: Any) -> None:
+    application.images.plan.return_value = records.plan()
+    found = json.loads(run("plan", "lamp", "--explain", "-f", "json").out)
+    assert found["cost"] == 2.5
+    assert found["terms"]["inject"] == {"value": 2.0, "unit": "s"}
+    one, two = found["considered"]
+    assert (one["rank"], one["candidate"], one["missing"]) == (
+        1, "lamp+apache", {"files": 3, "bytes": 3 << 20})
+    assert two["cost"] is None
+    assert two["refused"] == "the content of /etc/x cannot be had"
+    assert two["excess"] == {"files": 2, "bytes": 1024}
+    shown = run("plan", "lamp", "--explain").out
+    assert "inject 2.0 s" in shown
+    assert "cannot be had" in shown
+    assert "candidates" not in run("plan", "lamp").out
+
+
+def assembled(application: Any, tmp_path: Path, plan: Any = None) -> Assembled:
+    done = Assembled(image=records.image("lamp+apache", "a"), disk=records.digest("d"),
+                     facts={"assembly_seconds": 12.5, "injected_bytes": 4096.0})
+    application.images.assembled.return_value = contextlib.nullcontext(
+        (plan or records.plan(work=object()), done))
+    return done
+
+
+def test_assemble_publishes_without_a_file(run: Run, application: Any, tmp_path: Path) -> None:
+    assembled(application, tmp_path)
+    found = json.loads(run("assemble", "lamp", "--part", "apache", "-f", "json").out)
+    assert found["assembly"] == 12.5
+    assert found["injected"] == 2 << 20
+    assert found["image_id"] == "aaaaaaaa-0000"
+    assert found["measured"] == {"assembly_seconds": 12.5, "injected_bytes": 4096.0}
+    assert "output" not in found
+    application.images.assembled.assert_called_once_with(
+        Request(composite="lamp", parts=("apache",)), publish=True)
+
+
+@pytest.mark.parametrize("words", [
+    ("--publish", "never"), ("--overlay",), ("-o", "x", "--overlay", "--disk-format", "raw"),
+    ("-o", "x", "--overlay", "--publish", "never")])
+def test_assemble_refuses_what_makes_no_sense(words: tuple[str, ...], run: Run,
+                                              application: Any) -> None:
+    assert run("assemble", "lamp", *words).status == 2
+    application.images.assembled.assert_not_called()
+
+
+def test_assemble_looks_at_its_file_first(run: Run, application: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert run("assemble", "lamp", "-o", tmp_path / "out").status == 11
+    application.images.assembled.assert_not_called()
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(run: Run, application: Any,
+                                                          tmp_path: Path) -> None:
+    def assemble(*_: Any, **__: Any) -> Any:
+        (tmp_path / "out").write_text("mine")
+        return application.images.assembled.return_value
+
+    assembled(application, tmp_path)
+    application.images.assembled.side_effect = assemble
+    assert run("assemble", "lamp", "-o", tmp_path / "out").status == 11
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+# -- launch, servers -------------------------------------------------------------------------
+
+def launched(wish: Wish) -> Launched:
+    servers = tuple(records.server(f"{wish.name or 'web'}-{n}") for n in range(wish.count))
+    return Launched(servers=servers, plan=records.plan(wish.request),
+                    measured={"assembly_seconds": 0.0, "answer_seconds": 30.0})
+
+
+def test_a_wish_is_read(run: Run, application: Any) -> None:
+    application.servers.launch.side_effect = launched
+    found = json.loads(run(
+        "launch", "lamp", "--part", "apache", "--name", "web", "--count", "2", "--publish",
+        "never", "--memory", "512", "--cpus", "1", "--port", "22", "--port", "22", "--wait", "80",
+        "--path", "/x", "--timeout", "9", "-f", "json").out)
+    application.servers.launch.assert_called_once_with(Wish(
+        request=Request(composite="lamp", parts=("apache",)), name="web", count=2,
+        publish="never", memory=512, cpus=1, ports=(22,), wait=80, path="/x", timeout=9.0))
+    assert [s["name"] for s in found] == ["web-0", "web-1"]
+    assert found[0]["ports"] == {"22": 40022, "80": 40080}
+    assert found[0]["answered"] == 30.0
+    assert found[0]["request"] == ["apache"]
+    assert found[0]["console"] == "/store/servers/00ff00ff00ff/console.log"
+
+
+@pytest.mark.parametrize("words", [
+    (), ("lamp", "--batch", "x"), ("--batch", "x", "--part", "a"), ("--batch", "x", "--count", "2"),
+    ("lamp", "--path", "/"), ("lamp", "--wait", "22", "--path", "/"),
+    ("lamp", "--wait", "80", "--path", "x"), ("lamp", "--name", "../x"), ("lamp", "--count", "0"),
+    ("lamp", "--port", "70000")])
+def test_launch_refuses_what_makes_no_sense(words: tuple[str, ...], run: Run,
+                                            application: Any) -> None:
+    assert run("launch", *words).status == 2
+    application.servers.launch.assert_not_called()
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Callable[[Any], Path]:
+    def write(entries: Any) -> Path:
+        (tmp_path / "batch.json").write_text(json.dumps(entries))
+        return tmp_path / "batch.json"
+    return write
+
+
+def test_a_batch_is_launched_in_order(run: Run, application: Any, tmp_path: Path,
+                                      batch: Callable[[Any], Path]) -> None:
+    application.servers.launch.side_effect = launched
+    file = batch([{"composite": "lamp", "parts": ["apache"], "name": "one", "memory": 256},
+                  {"composite": "wiki", "on_conflict": {"/a": "keep"}, "wait": 80}])
+    done = run("launch", "--batch", file, "--memory", "512", "--port", "22")
+    assert done.status == 0
+    one, two = (call.args[0] for call in application.servers.launch.call_args_list)
+    assert (one.request.composite, one.name, one.memory, one.ports) == ("lamp", "one", 256, (22,))
+    assert (two.request.composite, two.memory, two.wait) == ("wiki", 512, 80)
+    assert two.request.answers[0].path == b"a"
+    assert "one-0" in done.out
+
+
+def test_a_batch_that_fails_tells_what_runs_and_why_not_the_rest(
+        run: Run, application: Any, batch: Callable[[Any], Path]) -> None:
+    def launch(wish: Wish) -> Launched:
+        if wish.request.composite == "wiki":
+            raise exceptions.NotFound(kind="composite", name="wiki", where="/store")
+        return launched(wish)
+
+    application.servers.launch.side_effect = launch
+    file = batch([{"composite": name} for name in ("lamp", "wiki", "third")])
+    done = run("launch", "--batch", file)
+    assert done.status == 10
+    assert "web-0" in done.out
+    assert "no composite named wiki" in done.err
+    assert application.servers.launch.call_count == 2
+
+
+def test_a_batch_is_read_as_a_whole_first(run: Run, application: Any,
+                                          batch: Callable[[Any], Path]) -> None:
+    file = batch([{"composite": "lamp"}, {"composite": "lamp", "path": "/"}])
+    done = run("launch", "--batch", file)
+    assert done.status == 15
+    assert "$[1]" in done.err
+    assert run("launch", "--batch", batch([{"parts": ["a"]}])).status == 15
+    application.servers.launch.assert_not_called()
+
+
+def test_a_dry_run_only_plans(run: Run, application: Any, batch: Callable[[Any], Path]) -> None:
+    application.images.plan.return_value = records.plan()
+    file = batch([{"composite": "lamp"}, {"composite": "wiki"}])
+    found = json.loads(run("launch", "--batch", file, "--dry-run", "-f", "json").out)
+    assert [p["match"] for p in found] == ["subset", "subset"]
+    assert found[0]["terms"]["download"]["value"] == 0.5
+    assert run("launch", "lamp", "--dry-run").status == 0
+    application.servers.launch.assert_not_called()
+
+
+def test_servers_are_listed_and_shown(run: Run, application: Any) -> None:
+    parts_of(application)
+    application.servers.list.return_value = [records.server()]
+    application.servers.show.return_value = records.server()
+    assert "22->40022, 80->40080" in run("server", "list").out
+    assert json.loads(run("server", "show", "web", "-f", "json").out)["composite"] == "lamp"
+
+
+def test_servers_start_stop_and_go(run: Run, application: Any) -> None:
+    assert run("server", "start", "a", "b").status == 0
+    assert run("server", "stop", "a", "--timeout", "0").status == 0
+    assert run("server", "delete", "a").status == 0
+    assert [call.args for call in application.servers.start.call_args_list] == [("a",), ("b",)]
+    application.servers.stop.assert_called_once_with("a", timeout=0.0)
+    application.servers.delete.assert_called_once_with("a")
+
+
+@pytest.mark.parametrize(("words", "shown"), [
+    ((), "one\ntwo\nlogin: \n"), (("-n", "2"), "two\nlogin: \n"), (("-n", "1"), "login: \n"),
+    (("-n", "9"), "one\ntwo\nlogin: \n"), (("-n", "0"), "")])
+def test_a_console_is_printed(words: tuple[str, ...], shown: str, run: Run, application: Any,
+                              tmp_path: Path) -> None:
+    (tmp_path / "console").write_bytes(b"\x1b[2Jone\r\ntwo\r\nlogin: ")
+    application.servers.console.return_value = tmp_path / "console"
+    assert run("server", "console", "web", *words).out == shown
+
+
+@pytest.mark.parametrize(("words", "shown"), [(("-n", "2"), "two\nthree\n"),
+                                              (("-n", "1"), "three\n")])
+def test_whole_lines_of_a_console_are_counted(words: tuple[str, ...], shown: str, run: Run,
+                                              application: Any, tmp_path: Path) -> None:
+    (tmp_path / "console").write_bytes(b"one\ntwo\nthree\n")
+    application.servers.console.return_value = tmp_path / "console"
+    assert run("server", "console", "web", *words).out == shown
+
+
+def test_a_console_is_followed_until_the_server_ends(
+        run: Run, application: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from splitimage_driver.cli.server import console
+
+    monkeypatch.setattr(console, "_PAUSE", 0.0)
+    monkeypatch.setattr(console, "_ALIVE", 0.0)
+    path = tmp_path / "console"
+    path.write_bytes(b"one\n")
+    states = iter(["running", "running", "stopped"])
+
+    def show(_name: str) -> Any:
+        with path.open("ab") as log:
+            log.write(b"more\n")
+        return records.server(state=next(states))
+
+    application.servers.console.return_value = path
+    application.servers.show.side_effect = show
+    assert run("server", "console", "web", "--follow").out == "one\nmore\nmore\n"
+
+
+def test_a_server_without_a_console_yet_has_nothing_to_say(run: Run, application: Any,
+                                                           tmp_path: Path) -> None:
+    application.servers.console.return_value = tmp_path / "absent"
+    assert run("server", "console", "web") == Done(0, "", "")
+
+
+# -- queue, store, doctor ----------------------------------------------------------------------
+
+def test_the_queue_is_listed_and_left(run: Run, application: Any) -> None:
+    application.store.queue.return_value = [
+        QueueItem(id="ab", subject="lamp+apache", state="waiting", pid=7, since=1e9)]
+    [item] = json.loads(run("queue", "list", "-f", "json").out)
+    assert item == {"id": "ab", "subject": "lamp+apache", "state": "waiting", "pid": 7,
+                    "since": 1e9}
+    assert run("queue", "cancel", "ab").status == 0
+    application.store.cancel.assert_called_once_with("ab")
+
+
+@pytest.mark.parametrize(("kinds", "status"), [
+    ((), 0), (("leftover", "unreferenced"), 0), (("leftover", "damaged"), 25), (("missing",), 25)])
+def test_a_check_ends_with_its_verdict(kinds: tuple[str, ...], status: int, run: Run,
+                                       application: Any) -> None:
+    application.store.check.return_value = iter(
+        [Finding(kind=kind, subject="objects/x", detail="it is so") for kind in kinds])
+    done = run("store", "check", "--repair", "-f", "json")
+    assert done.status == status
+    assert [f["kind"] for f in json.loads(done.out)] == list(kinds)
+    application.store.check.assert_called_once_with(repair=True)
+
+
+@pytest.mark.parametrize(("ok", "state", "status"), [
+    (True, "ok", 0), (None, "warning", 0), (False, "FAILED", 1)])
+def test_the_doctor_says_what_to_do(ok: bool | None, state: str, status: int, run: Run,
+                                    application: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def checks(conf: Any, path: Path) -> Any:
+        asked.append((conf, path))
+        yield Check(name="it", ok=ok, detail="as it is", mend="do this")
+
+    monkeypatch.setattr("splitimage_driver.doctor.checks", checks)
+    done = run("doctor", "-f", "json")
+    assert done.status == status
+    assert json.loads(done.out) == [{"check": "it", "state": state, "found": "as it is",
+                                     "what_to_do": "do this"}]
+    assert asked == [(application.conf, application.path)]
+
+
+# -- formats ------------------------------------------------------------------------------------
+
+def test_no_format_but_json_lets_control_characters_through(run: Run, application: Any) -> None:
+    parts_of(application)
+    application.servers.list.return_value = [
+        msgspec.structs.replace(records.server(), name="\x1b[2Jweb")]
+    for form in ("table", "value", "csv", "yaml"):
+        assert "\x1b" not in run("server", "list", "-f", form).out
+    assert json.loads(run("server", "list", "-f", "json").out)[0]["name"] == "\x1b[2Jweb"
+
+
+def test_an_empty_list_is_nothing(run: Run) -> None:
+    assert run("server", "list", "-f", "value") == Done(0, "", "")
+    assert json.loads(run("image", "list", "-f", "json").out) == []
