@@ -37,7 +37,7 @@ COMPOSITE = "web"
 PAGE = "/machine-id"
 #: Seconds within which an emulated server on a busy host has booted.
 LONG = 900.0
-GOLD_ID = "0123456789abcdef0123456789abcdef"
+GOLD_ID = "6f1d9ac2b47e4d0c8a35e7f2104b9d6c"
 
 Note = Callable[[str, object], None]
 
