@@ -13,6 +13,7 @@ from splitimage_driver.cli.arguments import seconds, whole
 from splitimage_driver.cli.columns import Amount, Column, Listing, Words, some
 
 if TYPE_CHECKING:
+    from splitimage_driver.model.catalog import FileSet
     from splitimage_driver.planning.difference import Pricing, Stored, Wanted
 
 _RATES = ("bandwidth", "inject_rate", "inject_seconds", "remove_seconds", "alpha", "beta",
@@ -103,8 +104,8 @@ def fields(parsed: argparse.Namespace) -> Mapping[str, Any]:
     """:raises InvalidInput: :raises NothingToCompose:"""
     from splitimage_driver.planning import batch, steiner
     from splitimage_driver.planning.offline import Planner, answer, explained
-    images, requests = _read(parsed)
-    planner = Planner(images, _pricing(parsed), expected=len(requests))
+    images, requests, parts = _read(parsed)
+    planner = Planner(images, _pricing(parsed), expected=len(requests), parts=parts)
     if parsed.batch:
         if parsed.shared:
             found = steiner.plan(requests, planner)
@@ -120,15 +121,16 @@ def fields(parsed: argparse.Namespace) -> Mapping[str, Any]:
     return {"plans": _plans(plans)}
 
 
-def _read(parsed: argparse.Namespace) -> tuple[list[Stored], list[Wanted]]:
+def _read(parsed: argparse.Namespace,
+          ) -> tuple[list[Stored], list[Wanted], Mapping[str, FileSet]]:
     from splitimage_driver.planning import catalog
     of_images, of_requests = f"catalog {parsed.catalog}", f"requests {parsed.requests}"
     stored = catalog.read_catalog(_bytes(parsed.catalog, of_images), of_images)
     wanted = catalog.read_requests(_bytes(parsed.requests, of_requests), of_requests)
     known = catalog.Library(stored.parts, of_images)
     images = known.images(stored.images)
-    return images, catalog.Library(wanted.parts, of_requests,
-                                   known=known).requests(wanted.requests)
+    all_parts = catalog.Library(wanted.parts, of_requests, known=known)
+    return images, all_parts.requests(wanted.requests), all_parts.parts
 
 
 def _bytes(path: Path, what: str) -> bytes:

@@ -6,10 +6,14 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from splitimage_driver.model.catalog import FileSet
 from splitimage_driver.planning import difference, explanation
 from splitimage_driver.planning.difference import Comparison, Pricing, Stored, Wanted
+
+if TYPE_CHECKING:
+    from splitimage_driver.planning.index import CandidateIndex
 
 #: From this many pairs of image and request on, building an index pays.
 _WORTH_AN_INDEX = 2_000_000
@@ -19,14 +23,30 @@ class Planner:
     """:param images: all that can be completed
     :param pricing: the equation and its rates
     :param expected: requests that will be asked for: many pay for an index
+    :param parts: what the names of parts mean; makes an index smaller
     """
 
-    def __init__(self, images: Iterable[Stored], pricing: Pricing, *, expected: int = 1) -> None:
-        self.pricing, self.expected = pricing, expected
+    def __init__(self, images: Iterable[Stored], pricing: Pricing, *, expected: int = 1,
+                 parts: Mapping[str, FileSet] | None = None) -> None:
+        self.pricing, self._parts = pricing, parts or {}
         self._images: dict[str, list[Stored]] = defaultdict(list)
         self._contents: dict[str, frozenset[tuple[str, str]]] = {}
         for image in images:
             self._images[image.os].append(image)
+        self._by_id = {image.id: image for of in self._images.values() for image in of}
+        self._index: CandidateIndex | None = None
+        if len(self._by_id) * expected >= _WORTH_AN_INDEX:
+            self._index = self._indexed()
+
+    def _indexed(self) -> CandidateIndex:
+        from splitimage_driver.planning.index import CandidateIndex
+        index = CandidateIndex(self._parts)
+        for image in self._by_id.values():
+            by_part = bool(image.parts) and self._parts.keys() >= set(image.parts)
+            index.add(image.id, image.os, parts=image.parts if by_part else (),
+                      files=() if by_part else image.files.values(),
+                      fetch_bytes=image.fetch_bytes)
+        return index
 
     def images(self, system: str) -> Sequence[Stored]:
         """All of an operating system."""
@@ -42,6 +62,9 @@ class Planner:
 
     def nearest(self, request: Wanted, k: int = 1) -> list[Comparison]:
         """The ``k`` best images of the request's system, the best first."""
+        if self._index is not None:
+            return [Comparison.of(self._by_id[found.id], request, self.pricing)
+                    for found in self._index.nearest(request, self.pricing, k)]
         found = (Comparison.of(image, request, self.pricing)
                  for image in self._images.get(request.os, ()))
         return heapq.nsmallest(k, found, key=lambda c: c.order)
@@ -49,6 +72,11 @@ class Planner:
     def cheapest(self, request: Wanted) -> Comparison | None:
         """The one that is cheapest to make and publish the request's image
         from, no matter whether it is exact; None: there is no image."""
+        if self._index is not None:
+            nearest = self.nearest(request)
+            # Only an exact match can come first without being the cheapest.
+            if not nearest or nearest[0].match != difference.EXACT or not nearest[0].cost:
+                return nearest[0] if nearest else None
         found = (Comparison.of(image, request, self.pricing)
                  for image in self._images.get(request.os, ()))
         return min(found, key=lambda c: (made(c, self.pricing), *c.order[2:]), default=None)
