@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cliff import command, lister, show
 from cliff._argparse import SmartHelpFormatter
 
+from splitimage_driver import exceptions
 from splitimage_driver.cli import columns, errors, progress
 from splitimage_driver.cli.columns import Column, Listing
 
@@ -103,6 +104,8 @@ class Lister(_Common, lister.Lister):
         """What to list, in order."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[Any]]:
+        # Before anything is done that could not be shown.
+        _check_columns(parsed_args, [c.name for c in self.columns])
         with self._progress():
             found = list(self.records(parsed_args))
         wide = (getattr(parsed_args, "long", True) or parsed_args.columns
@@ -111,6 +114,13 @@ class Lister(_Common, lister.Lister):
         show = _reader(parsed_args)
         return (_names(parsed_args, [c.name for c in chosen]),
                 [tuple(show(c.value(record)) for c in chosen) for record in found])
+
+    def produce_output(self, parsed_args: argparse.Namespace, column_names: Sequence[str],
+                       data: Any) -> int:
+        # An empty table would be an empty line.
+        if data or parsed_args.formatter != _TABLE or parsed_args.print_empty:
+            super().produce_output(parsed_args, column_names, data)
+        return 0
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         return super().run(parsed_args) or self.status
@@ -126,26 +136,45 @@ class ShowOne(_Common, show.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[Any]]:
         with self._progress():
             found = self.fields(parsed_args)
-        self._listings = [value for value in found.values() if isinstance(value, Listing)]
-        if parsed_args.formatter == _TABLE and not parsed_args.columns:
-            found = {name: value for name, value in found.items()
-                     if not isinstance(value, Listing)}
+        _check_columns(parsed_args, found)
+        self._listings: list[Listing] = []
+        if parsed_args.formatter == _TABLE:
+            wanted = {_plain(name) for name in parsed_args.columns}
+            self._listings = [value for name, value in found.items()
+                              if isinstance(value, Listing)
+                              and (not wanted or _plain(name) in wanted)]
+            found = {n: v for n, v in found.items() if not isinstance(v, Listing)}
+            if wanted and wanted.isdisjoint(map(_plain, found)):
+                found = {}
         show = _reader(parsed_args)
         return _names(parsed_args, found), [show(value) for value in found.values()]
 
     def produce_output(self, parsed_args: argparse.Namespace, column_names: Sequence[str],
                        data: Any) -> int:
-        super().produce_output(parsed_args, column_names, data)
-        if parsed_args.formatter == _TABLE and not parsed_args.columns:
-            for listing in self._listings:
-                if listing.records:
-                    self.app.stdout.write(f"\n{listing.title}\n")
-                    self.formatter.emit_list(  # type: ignore[attr-defined]
-                        [c.name for c in listing.columns if not c.long],
-                        [tuple(columns.human(c.value(record))
-                               for c in listing.columns if not c.long)
-                         for record in listing.records], self.app.stdout, parsed_args)
+        if data:
+            super().produce_output(parsed_args, column_names, data)
+        for number, listing in enumerate(one for one in self._listings if one.records):
+            self.app.stdout.write(f"{chr(10) if data or number else ''}{listing.title}\n")
+            shown = [column for column in listing.columns if not column.long]
+            self.formatter.emit_list(  # type: ignore[attr-defined]
+                [column.name for column in shown],
+                [tuple(columns.human(column.value(record)) for column in shown)
+                 for record in listing.records], self.app.stdout, parsed_args)
         return 0
+
+
+def _plain(name: str) -> str:
+    """A column's name as cliff compares it."""
+    return columns.key(name.strip().lower())
+
+
+def _check_columns(parsed_args: argparse.Namespace, names: Iterable[str]) -> None:
+    """:raises InvalidInput: -c names a column that there is not"""
+    known = sorted({_plain(name) for name in names})
+    for given in parsed_args.columns:
+        if _plain(given) not in known:
+            raise exceptions.InvalidInput(
+                what=f"column {given}", reason=f"there are {', '.join(known)}")
 
 
 def _names(parsed_args: argparse.Namespace, names: Iterable[str]) -> list[str]:

@@ -76,12 +76,16 @@ class Launch(base.Lister):
                                  "is now")
         self.parser = parser
 
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        if parsed_args.dry_run:
+            self.columns = views.PLANNED
+        return super().take_action(parsed_args)
+
     def records(self, parsed_args: argparse.Namespace) -> Iterable[Any]:
         self._check(parsed_args)
         # Read as a whole before anything is started.
         wishes = list(self._wishes(parsed_args))
         if parsed_args.dry_run:
-            self.columns = views.PLANNED
             return [self.application.images.plan(wish().request) for wish in wishes]
         rows: list[dict[str, Any]] = []
         for wish in wishes:

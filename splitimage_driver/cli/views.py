@@ -210,8 +210,10 @@ class _Files(Pairs):
         super().__init__({"files": files, "bytes": size})
 
     def human_readable(self) -> str:
-        return (f"{self._value['files']} files\n{Size(self._value['bytes']).human_readable()}"
-                if self._value["files"] else "")
+        files = self._value["files"]
+        unit = "file" if files == 1 else "files"
+        return (f"{files} {unit}\n{Size(self._value['bytes']).human_readable()}"
+                if files else "")
 
 
 CONSIDERED = (

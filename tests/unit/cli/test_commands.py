@@ -133,6 +133,31 @@ def test_dependency_parts_are_counted_and_shown_on_request(run: Run, application
     assert found["hardware"]["drivers"] == [f"driver{n}" for n in range(9)]
 
 
+def test_tables_within_an_object_are_chosen_like_its_fields(run: Run, application: Any) -> None:
+    parts_of(application)
+    shown = run("composite", "show", "lamp", "-c", "parts").out
+    assert "| apache |" in shown
+    assert "Field" not in shown
+    assert "they differ" not in shown
+    both = run("composite", "show", "lamp", "-c", "name", "-c", "conflicts").out
+    assert "| name" in both
+    assert "they differ" in both
+    assert "| apache |" not in both
+    [only] = json.loads(run("composite", "show", "lamp", "-c", "parts", "-f", "json").out)
+    assert only == "parts"
+
+
+def test_a_column_that_there_is_not_is_told_before_anything_is_done(run: Run,
+                                                                    application: Any) -> None:
+    parts_of(application)
+    for words in (("image", "prune"), ("composite", "show", "lamp")):
+        done = run(*words, "-c", "nonsense")
+        assert done.status == 15
+        assert "column nonsense" in done.err
+        assert "name" in done.err
+    application.store.prune_images.assert_not_called()
+
+
 def test_a_composite_changes(run: Run, application: Any) -> None:
     parts_of(application)
     application.store.parts.return_value = [records.PAGE]
@@ -438,7 +463,7 @@ def test_a_dry_run_only_plans(run: Run, application: Any, batch: Callable[[Any],
     found = json.loads(run("launch", "--batch", file, "--dry-run", "-f", "json").out)
     assert [p["match"] for p in found] == ["subset", "subset"]
     assert found[0]["terms"]["download"]["value"] == 0.5
-    assert run("launch", "lamp", "--dry-run").status == 0
+    assert run("launch", "lamp", "--dry-run", "-c", "cost").status == 0
     application.servers.launch.assert_not_called()
 
 
@@ -558,5 +583,6 @@ def test_no_format_but_json_lets_control_characters_through(run: Run, applicatio
 
 
 def test_an_empty_list_is_nothing(run: Run) -> None:
-    assert run("server", "list", "-f", "value") == Done(0, "", "")
+    for form in ("table", "value"):
+        assert run("server", "list", "-f", form) == Done(0, "", "")
     assert json.loads(run("image", "list", "-f", "json").out) == []
