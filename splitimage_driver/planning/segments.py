@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from splitimage_driver.planning import kernels
+from splitimage_driver.planning import building, kernels
 
 if TYPE_CHECKING:
     from splitimage_driver.planning.elements import Elements
@@ -196,7 +196,7 @@ class Shelf:
             alive = np.concatenate([s.alive, alive])
             documents = np.concatenate([before.documents, documents])
         known = len(elements)
-        segment, frequent, order = kernels.build(
+        segment, frequent, order = building.build(
             start, rows, elements.files[:known], elements.sizes[:known], fetch, alive)
         documents = documents[order]
         while len(self._segment) < len(self._members):
