@@ -62,9 +62,11 @@ class Space:
             yield
         except (exceptions.ToolFailed, exceptions.ApplianceFailed) as error:
             # A large write may fail where a small one still fits; and some
-            # tools tidy up first: then only their words tell.
-            if (available(self.path) > _LARGE and not self.exhausted()
-                    and not any(said in str(error) for said in _SAID)):
+            # tools tidy up first: then only their words tell. The appliance's
+            # words are about the guest's disk.
+            told = isinstance(error, exceptions.ToolFailed) and any(
+                said in str(error) for said in _SAID)
+            if not told and available(self.path) > _LARGE and not self.exhausted():
                 raise
             raise self.full(needed) from error
         except OSError as error:

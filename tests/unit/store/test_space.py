@@ -33,6 +33,14 @@ def test_a_tool_that_tidied_up_is_taken_by_its_words(said: str, tmp_path: Path) 
         raise exceptions.ToolFailed(tool="mksquashfs", status="status 1", reason=said)
 
 
+def test_a_guest_s_full_disk_is_not_the_store_s(tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "available", lambda path: 1 << 30)
+    with pytest.raises(exceptions.ApplianceFailed), Space(tmp_path).guard():
+        raise exceptions.ApplianceFailed(
+            step="injection", reason="tar: x: Cannot write: No space left on device")
+
+
 def test_a_large_write_fails_before_the_last_byte_is_used(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "available", lambda path: 1 << 20)
