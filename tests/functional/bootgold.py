@@ -129,7 +129,7 @@ def capture(directory: Path) -> list[str]:
     """The words of the command that captures it."""
     gold = there(directory)
     return ["capture", NAME, *(word for name, path in (("base", gold.disk), *gold.steps)
-                               for word in ("--step", f"{name}={path}"))]
+                               for word in ("--step", f"{name}={path}")), "-f", "json"]
 
 
 def serves(application: Application, server: Server) -> tuple[str, ...]:
