@@ -16,6 +16,7 @@ from splitimage_driver import exceptions
 from splitimage_driver.launch import HTTP_PORTS, Launcher
 from splitimage_driver.model.plan import Plan, Request
 from splitimage_driver.model.server import BUILDING, STALE, Server
+from splitimage_driver.progress import Operation
 from splitimage_driver.service import Assembled, ImageService
 
 LOG = logging.getLogger(__name__)
@@ -146,10 +147,13 @@ class ServerService:
         timeout = self.options.timeout if wish.timeout is None else wish.timeout
         longest = 0.0
         for server in servers:
-            if wish.path is not None and port in HTTP_PORTS:
-                seconds, _, _ = self.launcher.wait_http(server, port, wish.path, timeout=timeout)
-            else:
-                seconds = self.launcher.wait(server, port, timeout=timeout)
+            with Operation("boot", total=1, unit="steps", subject=server.name) as step:
+                if wish.path is not None and port in HTTP_PORTS:
+                    seconds, _, _ = self.launcher.wait_http(server, port, wish.path,
+                                                            timeout=timeout)
+                else:
+                    seconds = self.launcher.wait(server, port, timeout=timeout)
+                step.advance()
             longest = max(longest, seconds)
         return longest
 
