@@ -208,12 +208,14 @@ def until(condition: Callable[[], object], seconds: float = 120) -> None:
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """:ivar findings: of ``store check``
+    :ivar members: COMPOSITE/PART of every composite
     :ivar files: all but database, locks and what is in servers' directories
     """
 
     findings: tuple[str, ...]
     queue: int
     composites: tuple[str, ...]
+    members: tuple[str, ...]
     parts: tuple[str, ...]
     images: tuple[str, ...]
     servers: tuple[str, ...]
@@ -238,6 +240,7 @@ def state(path: Path) -> State:
         return State(
             findings=tuple(f"{f.kind} {f.subject}: {f.detail}" for f in store.check()),
             queue=len(store.queue()), composites=tuple(c.name for c in store.composites()),
+            members=tuple(sorted(f"{c.name}/{n}" for c in store.composites() for n in c.parts)),
             parts=tuple(p.name for p in store.parts()),
             images=tuple(sorted(i.name for i in store.images())),
             servers=tuple(sorted(s.name for s in store.servers())),

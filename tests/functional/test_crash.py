@@ -67,7 +67,7 @@ def test_each_moment_of_a_capture(captured: tuple[Path, Moments],
     assert after.composites == (bootgold.NAME,)
     assert set(bootgold.NAMES) < set(after.parts)
     # Before the composite is recorded there is nothing at all.
-    before = State(findings=(), queue=0, composites=(), parts=(), images=(), servers=(),
+    before = State(findings=(), queue=0, composites=(), members=(), parts=(), images=(), servers=(),
                    files=frozenset())
     _all_or_nothing(moments, before, after)
     assert len(moments) > 200
@@ -258,6 +258,29 @@ def test_an_assembly_that_fails_half_way(store: Path, tmp_path: Path,
         with application.store.lock("anything", timeout=0):
             pass
     assert state(store) == before
+
+
+# -- small changes --------------------------------------------------------------------
+
+@pytest.mark.must_show("main-job", 6)
+def test_each_moment_of_changes_without_an_appliance(completed_store: Path,
+                                                     tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "page").write_text("of a tenant")
+    commands: list[list[str | Path]] = [
+        ["part", "create", "pages", "--from", files],
+        ["composite", "remove-part", bootgold.NAME, "wiki"],
+        ["image", "prune", "--max-age", "0", "--max-bytes", "1"],
+        ["part", "delete", "pages"],
+        ["composite", "delete", bootgold.NAME]]
+    for words in commands:
+        before = state(completed_store)
+        moments = moments_of(completed_store, words, tmp_path / "copy")
+        _all_or_nothing(moments, before, state(completed_store))
+    after = state(completed_store)
+    # The part that was taken out before stays, for another composite.
+    assert after.parts == ("wiki",) and after.images == after.composites == ()
 
 
 # -- servers -------------------------------------------------------------------------
