@@ -9,14 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from splitimage_driver import exceptions
 from splitimage_driver.cli import arguments, base, batch, errors, views
 from splitimage_driver.cli.columns import Column
 
 if TYPE_CHECKING:
+    from splitimage_driver.model.plan import Plan
     from splitimage_driver.servers import Wish
 
-PUBLISH = ("assembled", "booted", "never")
+ASSEMBLED, BOOTED, NEVER = "assembled", "booted", "never"
+PUBLISH = (ASSEMBLED, BOOTED, NEVER)
 
 
 class Launch(base.Lister):
@@ -50,7 +54,7 @@ class Launch(base.Lister):
                                  "(default: COMPOSITE+PARTS)")
         parser.add_argument("--count", type=arguments.whole(1, batch.MAX_COUNT), default=1,
                             metavar="N", help="start N servers from one assembly (default: 1)")
-        parser.add_argument("--publish", choices=PUBLISH, default=PUBLISH[0],
+        parser.add_argument("--publish", choices=PUBLISH, default=ASSEMBLED,
                             help="keep the disk as assembled, before its first boot; or a "
                                  "snapshot of the server once it answers on --wait, its "
                                  "identity cleaned; or nothing (default: assembled)")
@@ -86,7 +90,7 @@ class Launch(base.Lister):
         # Read as a whole before anything is started.
         wishes = list(self._wishes(parsed_args))
         if parsed_args.dry_run:
-            return [self.application.images.plan(wish().request) for wish in wishes]
+            return [self._planned(wish()) for wish in wishes]
         rows: list[dict[str, Any]] = []
         for wish in wishes:
             try:
@@ -106,6 +110,10 @@ class Launch(base.Lister):
             return errors.tell(self.failure, debug=self.app.options.debug)
         return status
 
+    def _planned(self, wish: Wish) -> Plan:
+        return self.application.images.plan(
+            msgspec.structs.replace(wish.request, booted=wish.publish == BOOTED))
+
     def _check(self, parsed: argparse.Namespace) -> None:
         if bool(parsed.batch) == bool(parsed.composite):
             self.parser.error("give either COMPOSITE or --batch FILE")
@@ -115,7 +123,7 @@ class Launch(base.Lister):
                               "file of --batch")
         arguments.one_each(parsed.answers, self.parser)
         if parsed.batch is None:
-            reason = _unfit(parsed.wait, parsed.path)
+            reason = _unfit(parsed.publish, parsed.wait, parsed.path)
             if reason:
                 self.parser.error(reason)
 
@@ -131,7 +139,8 @@ class Launch(base.Lister):
             place = f"batch {parsed.batch}, $[{number}]"
             if not entry.composite:
                 raise exceptions.InvalidInput(what=place, reason="it names no composite")
-            reason = _unfit(_or(entry.wait, parsed.wait), _or(entry.path, parsed.path))
+            reason = _unfit(entry.publish or parsed.publish, _or(entry.wait, parsed.wait),
+                            _or(entry.path, parsed.path))
             if reason:
                 raise exceptions.InvalidInput(what=place, reason=reason)
             answers = [arguments.answered(path, action)
@@ -155,8 +164,10 @@ def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
-def _unfit(wait: int | None, path: str | None) -> str:
-    """Why a page cannot be waited for; "" if it can."""
+def _unfit(publish: str, wait: int | None, path: str | None) -> str:
+    """Why these do not go together; "" if they do."""
+    if publish == BOOTED and wait is None:
+        return "--publish booted needs --wait, which tells when a server has booted"
     if path is None:
         return ""
     from splitimage_driver.launch.base import HTTP_PORTS
