@@ -14,3 +14,8 @@ openstackdocs_auto_name = False
 openstackdocs_bug_project = ""
 exclude_patterns = []
 pygments_style = "native"
+autoprogram_cliff_application = "splitimage"
+# The same for every command: told once, in commands.rst.
+autoprogram_cliff_ignored = [
+    "--help", "--format", "--column", "--quote", "--noindent", "--max-width", "--fit-width",
+    "--print-empty", "--prefix", "--sort-column", "--sort-ascending", "--sort-descending"]

@@ -29,8 +29,8 @@ SOFTWARE = (
 class Inspect(base.ShowOne):
     """Name a disk's operating system and propose how to split it.
 
-    Nothing of the disk is run. The last line of the table is a capture that
-    makes each significant piece of software a part of its own.
+    Nothing of the disk is run. The field capture is a command line that makes
+    each significant piece of software a part of its own.
     """
 
     examples = ("inspect gold.qcow2", "inspect gold.qcow2 -f json")
@@ -40,11 +40,6 @@ class Inspect(base.ShowOne):
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
         return _fields(self.application.images.inspect(parsed_args.disk), parsed_args.disk)
-
-    def produce_output(self, parsed_args: argparse.Namespace, column_names: Any,
-                       data: Any) -> int:
-        super().produce_output(parsed_args, column_names, data)
-        return 0
 
 
 def _fields(found: Proposal, disk: Path) -> dict[str, Any]:

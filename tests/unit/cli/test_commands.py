@@ -399,7 +399,8 @@ def test_a_wish_is_read(run: Run, application: Any) -> None:
 
 
 @pytest.mark.parametrize("words", [
-    (), ("lamp", "--publish", "booted"), ("lamp", "--batch", "x"), ("--batch", "x", "--part", "a"), ("--batch", "x", "--count", "2"),
+    (), ("lamp", "--publish", "booted"), ("lamp", "--batch", "x"),
+    ("--batch", "x", "--part", "a"), ("--batch", "x", "--count", "2"),
     ("lamp", "--path", "/"), ("lamp", "--wait", "22", "--path", "/"),
     ("lamp", "--wait", "80", "--path", "x"), ("lamp", "--name", "../x"), ("lamp", "--count", "0"),
     ("lamp", "--port", "70000")])
