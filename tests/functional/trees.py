@@ -11,6 +11,7 @@ import collections
 import contextlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -21,12 +22,14 @@ from typing import Any, BinaryIO
 
 from splitimage_driver.application import Application
 from splitimage_driver.archive.tree import DirTree
+from splitimage_driver.assembly import assembler
 from splitimage_driver.assembly.base import Opener, Session, Space
 from splitimage_driver.capture.identity import Identity
 from splitimage_driver.guest import FIRST_BOOT
 from splitimage_driver.model.composite import Mount
 from splitimage_driver.model.entry import DIRECTORY, FileEntry, parents
 from splitimage_driver.model.manifest import Manifest
+from splitimage_driver.model.plan import Plan, Request, Target, Work
 from splitimage_driver.service import ImageService
 
 #: This project's own files in every base, with the link that starts them.
@@ -120,8 +123,10 @@ def mounted(disk: Path, *, format: str = "qcow2") -> Iterator[Mounted]:
 
 def _partitions(raw: Path) -> list[tuple[int, int, int, str]]:
     """(number, offset, bytes, mount point) of the file systems, / first."""
-    table = json.loads(subprocess.run(["sfdisk", "--json", str(raw)], check=True,
-                                      capture_output=True).stdout)["partitiontable"]
+    done = subprocess.run(["sfdisk", "--json", str(raw)], check=False, capture_output=True)
+    if done.returncode:  # no partition table: a file system on the bare disk
+        return [(0, 0, raw.stat().st_size, "/")]
+    table = json.loads(done.stdout)["partitiontable"]
     size = table.get("sectorsize", 512)
     found = [(p["start"] * size, p["size"] * size) for p in table["partitions"]]
     if table["label"] == "dos":
@@ -245,7 +250,7 @@ class _NativeDisk(NativeSession):
 
     def __enter__(self) -> _NativeDisk:
         tree = self._stack.enter_context(mounted(self.disk, format=self.format))
-        super().__init__(tree, [Mount(f"/dev/sda{number}", point, "ext4")
+        super().__init__(tree, [Mount(f"/dev/sda{number or ''}", point, "ext4")
                                 for number, point in tree.mounts])
         return self
 
@@ -300,3 +305,70 @@ def simulate_check(tree: Mounted) -> str:
     """apt's own view of whether all dependencies are met."""
     return tree.run("apt-get -o Debug::NoLocking=1 check", check=False).stderr
 
+
+
+def expected_packages(base: Mounted, status: bytes, wanted: Sequence[str]) -> list[str]:
+    """The packages of a system with ``wanted`` and what they need, by apt's
+    own resolver.
+
+    :param base: the system; its apt is run
+    :param status: dpkg's, of a machine that has all of that: the versions
+        that there are
+    """
+    offered = []
+    for stanza in status.decode().split("\n\n"):
+        fields = [line for line in re.split(r"\n(?! )", stanza.strip())
+                  if line and not line.startswith(("Status:", "Conffiles:", "Config-Version:"))]
+        if fields:
+            offered.append("\n".join([*fields, "Filename: ./none.deb", "Size: 1",
+                                      f"SHA256: {'0' * 64}"]) + "\n")
+    place = base.root / "tmp" / "offered"
+    (place / "lists").mkdir(parents=True, exist_ok=True)
+    (place / "Packages").write_text("\n".join(offered))
+    (place / "sources.list").write_text("deb [trusted=yes] file:/tmp/offered ./\n")
+    apt = ("apt-get -qq -o Dir::Etc::SourceList=/tmp/offered/sources.list "
+           "-o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists=/tmp/offered/lists "
+           "-o APT::Sandbox::User=root -o Debug::NoLocking=1 --no-install-recommends ")
+    told = base.run(f"{apt} update && {apt} --simulate install {' '.join(wanted)}").stdout
+    added = {line.split()[1] for line in told.splitlines() if line.startswith("Inst ")}
+    assert {name for name in wanted if name not in added} == set()
+    have = packages(base)
+    return sorted([*have, *(f"{f['Package']} {f['Architecture']} {f['Version']} {f['Status']}"
+                            for f in _fields(status) if f["Package"] in added)])
+
+
+def _fields(status: bytes) -> Iterator[dict[str, str]]:
+    for stanza in status.decode().strip().split("\n\n"):
+        yield dict(re.findall(r"^(Package|Architecture|Version|Status): (.*)$", stanza, re.M))
+
+
+# -- requests ----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def laid(application: Application, composite: str, *parts: str) -> Iterator[tuple[Mounted, Plan]]:
+    """A request carried out on a mounted copy of its nearest candidate, by
+    the project's own assembler and the host's tar."""
+    images = application.images
+    plan = images.plan(Request(composite=composite, parts=parts), explain=True)
+    assert plan.target is not None
+    with mounted(application.store.path(plan.estimate.candidate.disk)) as tree:
+        if plan.work is not None:
+            session = NativeSession(tree)
+            assembler.validate(session, plan.work)
+            assembler.assemble(session, plan.work, images._read)
+        yield tree, plan
+
+
+def change(application: Application, tree: Mounted, current: Manifest, target: Target) -> Work:
+    """Turn a mounted tree into another of the same composite."""
+    work = Work(current, target.manifest, target.sources, target.generated)
+    session = NativeSession(tree)
+    assembler.validate(session, work)
+    assembler.assemble(session, work, application.images._read)
+    return work
+
+
+def told(found: Manifest, stored: Manifest) -> list[str]:
+    """What a disk has otherwise than its manifest says, times included."""
+    return differences(stored, found, times=True, ignore=(b"lost+found", b"boot/lost+found"))
