@@ -75,17 +75,19 @@ def build_blob(manifest: PartManifest, spool: Spool, destination: Path) -> bool:
         done: set[bytes] = set()
         for layer, e in manifest.entries():
             place = parts_.member(layer, e)
+            # mksquashfs takes no time before 1970; the manifest has it.
+            mtime = max(e.mtime, 0)
             if not e.is_file:
                 if not layer.when:
-                    tar.add(e)
+                    tar.add(e, mtime=mtime)
             elif place not in done:
                 done.add(place)
                 kept = msgspec.structs.replace(e, path=place, link=b"")
                 if e.size == 0:
-                    tar.add(kept, io.BytesIO())
+                    tar.add(kept, io.BytesIO(), mtime=mtime)
                 else:
                     with spool.path(e.sha256).open("rb") as content:
-                        tar.add(kept, content)
+                        tar.add(kept, content, mtime=mtime)
 
     if not any(e.is_file and e.size for _, e in manifest.entries()):
         return False

@@ -544,7 +544,8 @@ def test_whatever_a_file_system_can_hold(odd_gold: Gold, tmp_path: Path,
 
     goal = images.plan(Request(composite="odd"), explain=True).target
     assert goal is not None
-    work = Work(there, goal.manifest, goal.sources, goal.generated)
+    work = Work(store.manifest(done.image.manifest), goal.manifest, goal.sources, goal.generated)
+    assert work.unobtainable == ()
     disk = tmp_path / "back.qcow2"
     shutil.copyfile(store.path(done.disk), disk)
     with images.session(disk, "qcow2", odd.base.mounts) as session:
