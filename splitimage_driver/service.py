@@ -374,12 +374,6 @@ class ImageService:
                               recipe=wanted)
         return image, unknown
 
-    @contextlib.contextmanager
-    def disk_for(self, assembled: Assembled) -> Iterator[Path]:
-        """The assembled disk, kept from deletion for the block."""
-        with self.store.hold([assembled.disk]):
-            yield self.store.path(assembled.disk)
-
 
 def _candidate(image: Image) -> Candidate:
     return Candidate(id=image.id, name=image.name, kind=COMPLETED, disk=image.disk,
