@@ -7,7 +7,6 @@ for the same image are one node; all but the first of them cost nothing.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -16,8 +15,8 @@ from typing import Any
 import msgspec
 
 from splitimage_driver import exceptions
-from splitimage_driver.planning import arborescence
 from splitimage_driver.planning.difference import Comparison, Stored, Wanted
+from splitimage_driver.planning.graph import Graph, Parents, executable
 from splitimage_driver.planning.offline import Planner, made
 
 IMAGE, REQUEST, SHARED = "image", "request", "shared"
@@ -74,8 +73,7 @@ class Problem:
         self.wanted: list[Wanted] = []
         self.stored: list[Stored] = []
         self.images: list[Comparison] = []
-        #: (source, target, weight)
-        self.arcs: list[tuple[int, int, float]] = []
+        self._graph = Graph()
         self._systems: dict[str, list[int]] = defaultdict(list)
         for each in wanted:
             self.add(each)
@@ -86,11 +84,9 @@ class Problem:
         if best is None:
             raise exceptions.NothingToCompose(
                 reason=f"request {wanted.id}: there is no image of the system {wanted.os}")
-        number = len(self.wanted) + 1
-        stored = wanted.stored()
-        self.arcs.append((0, number, made(best, self.pricing)))
+        number = self._graph.add(made(best, self.pricing))
         self.wanted.append(wanted)
-        self.stored.append(stored)
+        self.stored.append(wanted.stored())
         self.images.append(best)
         for other in self._systems[wanted.os]:
             self._connect(other, number)
@@ -99,29 +95,15 @@ class Problem:
         return number
 
     def _connect(self, source: int, target: int) -> None:
-        cost = made(Comparison.of(self.stored[source - 1], self.wanted[target - 1],
-                                  self.pricing), self.pricing)
-        # Never part of an optimum otherwise: the stored image would take its
-        # place and break no tree.
-        if cost < made(self.images[target - 1], self.pricing):
-            self.arcs.append((source, target, cost))
+        self._graph.connect(source, target, made(Comparison.of(
+            self.stored[source - 1], self.wanted[target - 1], self.pricing), self.pricing))
 
-    def solve(self, without: frozenset[int] = frozenset()) -> dict[int, tuple[int, float]]:
-        """Node to the node it is made from, and the weight of that.
+    def solve(self, without: frozenset[int] = frozenset()) -> Parents:
+        """What each node is made from, and what that costs.
 
         :param without: nodes to leave out
         """
-        import numpy as np
-        arcs = [arc for arc in self.arcs if arc[0] not in without and arc[1] not in without]
-        # What is left out hangs off the root, so that numbers stay.
-        arcs += [(0, node, 0.0) for node in without]
-        sources, targets = (np.array([arc[side] for arc in arcs], dtype=np.int32)
-                            for side in (0, 1))
-        weights = np.array([arc[2] for arc in arcs], dtype=np.float64)
-        found = arborescence.solve(len(self.wanted) + 1, 0, sources, targets, weights)
-        assert found is not None  # noqa: S101 (the root leads everywhere)
-        return {node: (arcs[arc][0], arcs[arc][2]) for node, arc in enumerate(found.tolist())
-                if node and node not in without}
+        return self._graph.solve(without)
 
 
 def plan(requests: Sequence[Wanted], planner: Planner) -> Batch:
@@ -146,29 +128,20 @@ def distinct(requests: Sequence[Wanted]) -> tuple[list[Wanted], dict[str, Wanted
 
 
 def steps(requests: Sequence[Wanted], repeated: dict[str, Wanted], problem: Problem,
-          parents: dict[int, tuple[int, float]], *,
-          shared: Callable[[int], bool] = lambda node: False) -> tuple[Step, ...]:
+          parents: Parents, *, shared: Callable[[int], bool] = lambda node: False,
+          ) -> tuple[Step, ...]:
     """In an order that can be executed; otherwise in the order of the file.
 
     :param shared: tells nodes that nobody asked for
     """
     order = {request.id: place for place, request in enumerate(requests)}
-
-    def key(node: int) -> tuple[int, int]:
-        return order.get(problem.wanted[node - 1].id, -1) if not shared(node) else -1, node
-
-    children: dict[int, list[int]] = defaultdict(list)
-    for node, (source, _) in parents.items():
-        children[source].append(node)
     repeats: dict[str, list[Wanted]] = defaultdict(list)
     for request in requests:
         if request.id in repeated:
             repeats[repeated[request.id].id].append(request)
-    ready = [key(node) for node in children[0]]
-    heapq.heapify(ready)
     found = []
-    while ready:
-        node = heapq.heappop(ready)[1]
+    for node in executable(parents, lambda node: -1 if shared(node) else
+                           order[problem.wanted[node - 1].id]):
         wanted = problem.wanted[node - 1]
         source, cost = parents[node]
         if source == 0:
@@ -180,6 +153,4 @@ def steps(requests: Sequence[Wanted], repeated: dict[str, Wanted], problem: Prob
         if not shared(node):
             found += [Step(wanted=again, source=f"{REQUEST}:{wanted.id}", cost=0.0)
                       for again in repeats[wanted.id]]
-        for child in children[node]:
-            heapq.heappush(ready, key(child))
     return tuple(found)

@@ -27,14 +27,13 @@ from splitimage_driver.planning.difference import (
     Wanted,
     settled,
 )
+from splitimage_driver.planning.graph import Parents
 from splitimage_driver.planning.offline import Planner, made
 
 #: How many shared images are tried in earnest before the search ends.
 _TRIES = 200
 #: Pairs of nodes that are looked at in one round.
 _PAIRS = 20_000
-
-Parents = dict[int, tuple[int, float]]
 
 
 class Shared(Batch, frozen=True, kw_only=True):
@@ -96,7 +95,7 @@ class _Search:
         out = set(self.out)
         while True:
             found = self.problem.solve(frozenset(out))
-            used = {source for source, _ in found.values()}
+            used = {entered.source for entered in found.values()}
             useless = {node for node in found if node > self.asked and node not in used}
             if not useless:
                 return found, out
@@ -105,7 +104,7 @@ class _Search:
     def _promising(self, tree: Parents) -> Iterator[Wanted]:
         """Images in common, by what they would save at once."""
         gains: list[tuple[float, int, Wanted]] = []
-        nodes = sorted(tree, key=lambda node: (-tree[node][1], node))
+        nodes = sorted(tree, key=lambda node: (-tree[node].cost, node))
         pairs = itertools.combinations(nodes, 2)
         for a, b in itertools.islice(pairs, _PAIRS):
             common = self._common(a, b)
@@ -137,13 +136,13 @@ class _Search:
         """What the two, made from the common image, save against now."""
         pricing, stored = self.problem.pricing, common.stored()
         entering = made(_cheapest(common, self.problem.planner), pricing)
-        for source in {tree[node][0] for node in pair} - {0}:
+        for source in {tree[node].source for node in pair} - {0}:
             entering = min(entering, made(Comparison.of(
                 self.problem.stored[source - 1], common, pricing), pricing))
         saved = 0.0
         for node in pair:
             cost = made(Comparison.of(stored, self.problem.wanted[node - 1], pricing), pricing)
-            saved += tree[node][1] - cost
+            saved += tree[node].cost - cost
         return saved - entering
 
 
@@ -158,7 +157,7 @@ def _content(wanted: Wanted) -> frozenset[tuple[str, str]]:
 
 
 def _weight(tree: Parents) -> float:
-    return math.fsum(weight for _, weight in tree.values())
+    return math.fsum(entered.cost for entered in tree.values())
 
 
 def _lighter(one: Parents, other: Parents) -> bool:
