@@ -10,6 +10,7 @@ from typing import Any
 
 from splitimage_driver import conf as configuration
 from splitimage_driver import launch, store
+from splitimage_driver.batches import BatchService
 from splitimage_driver.composites import CompositeService
 from splitimage_driver.launch import accelerator
 from splitimage_driver.servers import ServerService
@@ -20,6 +21,10 @@ from splitimage_driver.store.base import Store
 STORE = "SPLITIMAGE_STORE"
 
 
+#: What an application is made with: to make another in a process of its own.
+Settings = tuple[Path, Sequence[str] | None, str]
+
+
 class Application:
     """:param path: the store's directory; None: the environment's, else the
         configured one
@@ -27,12 +32,17 @@ class Application:
     :param project: who acts; None: the configured one
     """
 
-    def __init__(self, path: Path | None = None, *, files: Sequence[str] | None = None,
+    def __init__(self, path: Path | None = None, files: Sequence[str] | None = None,
                  project: str | None = None) -> None:
+        self._files = tuple(files) if files else None
         self.conf: Any = configuration.load(files=list(files) if files else None)
         self.project = project or self.conf.store.project
         self.path = Path(path or os.environ.get(STORE) or self.conf.store.path
                          or _default()).expanduser()
+
+    @property
+    def settings(self) -> Settings:
+        return self.path, self._files, self.project
 
     @functools.cached_property
     def store(self) -> Store:
@@ -56,6 +66,11 @@ class Application:
     def servers(self) -> ServerService:
         launcher = launch.load(self.conf, self.store, lambda: self.accelerator)
         return ServerService(self.images, launcher, self.conf.launch)
+
+    @functools.cached_property
+    def batches(self) -> BatchService:
+        return BatchService(self.images.plans, self.settings,
+                            parallel=self.conf.launch.max_parallel)
 
 
 def _default() -> Path:

@@ -26,9 +26,17 @@ class SplitImageError(Exception):
         self.fields = fields
         super().__init__(self.message % fields)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.fields)
+
     @property
     def advice(self) -> str:
         return self.hint % self.fields
+
+
+def _again(kind: type[SplitImageError], fields: dict[str, Any]) -> SplitImageError:
+    """What pickle makes of one."""
+    return kind(**fields)
 
 
 # -- 10..19: what is asked for does not exist or is not possible -------------
@@ -236,3 +244,9 @@ class PluginLoadFailed(SplitImageError):
     message = "plugin %(name)s of %(namespace)s cannot be loaded: %(reason)s"
     hint = "correct the option that names it, or install what it needs"
     exit_code = 46
+
+
+class WorkerLost(SplitImageError):
+    message = "%(what)s ended without a result (status %(status)s)"
+    hint = "run it again; if memory is short, lower [launch] max_parallel"
+    exit_code = 47

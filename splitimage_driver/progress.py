@@ -49,6 +49,12 @@ def listening(listener: Listener) -> Iterator[None]:
         _listeners.remove(listener)
 
 
+def forward(event: Event) -> None:
+    """Pass on what was heard elsewhere."""
+    for listener in list(_listeners):
+        listener(event)
+
+
 class Operation:
     """A running operation; :meth:`advance` tells the listeners.
 
@@ -74,11 +80,9 @@ class Operation:
                 self._send(now)
 
     def _send(self, now: float, *, done: bool = False) -> None:
-        event = Event(operation=self.operation, current=self.current, total=self.total,
+        forward(Event(operation=self.operation, current=self.current, total=self.total,
                       unit=self.unit, subject=self.subject, seconds=now - self.began,
-                      done=done)
-        for listener in list(_listeners):
-            listener(event)
+                      done=done))
 
     def __enter__(self) -> Operation:
         self._send(time.monotonic())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,14 @@ class ServerService:
 
     # -- launch -----------------------------------------------------------------------
 
-    def launch(self, wish: Wish) -> Launched:
-        """Assemble what is missing and start ``wish.count`` servers on it."""
+    def launch(self, wish: Wish, *, source: str | None = None,
+               ready: Callable[[str | None], None] = lambda image: None) -> Launched:
+        """Assemble what is missing and start ``wish.count`` servers on it.
+
+        :param source: id of the image to start from, if that is still there
+        :param ready: told the id of the completed image as soon as it is
+            there; None where nothing is published
+        """
         if wish.publish == BOOTED and wish.wait is None:
             raise exceptions.InvalidInput(
                 what="publishing a booted server",
@@ -82,8 +88,9 @@ class ServerService:
         servers = []
         # Within the block nothing takes the disk away; after it the servers'
         # records keep it.
-        with self.images.assembled(request, publish=wish.publish == ASSEMBLED) as (
-                plan, assembled):
+        with self.images.assembled(request, publish=wish.publish == ASSEMBLED,
+                                   source=source) as (plan, assembled):
+            ready(assembled.image.id if assembled.image else None)
             began = time.monotonic()
             for number in range(1, wish.count + 1):
                 server_id = secrets.token_hex(6)

@@ -5,28 +5,27 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 from oslo_log import log as logging
 
-from splitimage_driver import exceptions, plugins
+from splitimage_driver import exceptions, plans, plugins
 from splitimage_driver.archive import fileset
 from splitimage_driver.archive.tree import BlobTree, Limits, TarTree, open_tree
 from splitimage_driver.assembly import assembler, disks
 from splitimage_driver.assembly.base import NAMESPACE, Opener
-from splitimage_driver.capture import clean, conflicts, inspect, pack
+from splitimage_driver.capture import clean, inspect, pack
 from splitimage_driver.capture.gold import GoldState, Spool
 from splitimage_driver.capture.identity import Identity
 from splitimage_driver.capture.machine import Capture, Gold
 from splitimage_driver.model import part as parts_
-from splitimage_driver.model.candidate import BASE, COMPLETED, Candidate, Image
-from splitimage_driver.model.composite import Answer, Composite, recipe
+from splitimage_driver.model.candidate import BASE, Image
+from splitimage_driver.model.composite import Composite
 from splitimage_driver.model.part import Layer, Part, PartManifest, check_name
-from splitimage_driver.model.plan import Estimate, Plan, Request, Target, Work
-from splitimage_driver.planning import nearest, target, weights
+from splitimage_driver.model.plan import Plan, Request, Work
 from splitimage_driver.progress import Operation
 from splitimage_driver.store.base import Store
 
@@ -55,8 +54,10 @@ class ImageService:
 
     def __init__(self, conf: Any, store: Store, *, emulate: Callable[[], bool],
                  owner: str) -> None:
-        self.conf, self.store, self._emulate, self.owner = conf, store, emulate, owner
+        self.conf, self.store, self.owner = conf, store, owner
         self.identity = Identity(conf.capture.exclude)
+        self.plans = plans.PlanService(conf, store, emulate=emulate, owner=owner,
+                                       identity=self.identity)
         self.session: Opener = plugins.load(NAMESPACE, conf.assembly.driver)(conf.assembly,
                                                                              emulate)
 
@@ -121,160 +122,57 @@ class ImageService:
 
     # -- planning -------------------------------------------------------------------
 
-    def plan(self, request: Request, *, explain: bool = False, cost: str | None = None) -> Plan:
-        """Find the stored image that is cheapest to complete.
-
-        :param explain: look at every candidate even if one matches exactly
-        :raises OpenConflict: something is not decided
-        :raises NothingToCompose: no candidate can be completed
-        """
-        composite = self.store.composite(request.composite)
-        if composite.owner != self.owner and not composite.public:
-            raise exceptions.NotFound(kind="composite", name=request.composite,
-                                      where=self.store.location)
-        names = composite.closure(request.parts)
-        filesets = [self._fileset(name) for name in request.filesets]
-        # An answer applies where two of its parts meet.
-        answers = [a for a in composite.answers
-                   if len(set(a.parts).intersection(names)) >= min(2, len(a.parts))]
-        answers += list(request.answers)
-        wanted = recipe(composite.base.disk,
-                        [composite.parts[n].id for n in names] + [f.id for f in filesets],
-                        answers, self.identity.digest_options())
-        weighing = weights.chosen(self.conf.planning, emulate=self._emulate())
-        equation = weights.equation(cost or self.conf.planning.cost)
-        common: dict[str, Any] = {"request": request, "composite": composite.id, "parts": names,
-                  "recipe": wanted, "equation": cost or self.conf.planning.cost}
-        exact = None
-        if request.booted:
-            exact = self.store.find_recipe(_booted(wanted), owner=self.owner)
-        exact = exact or self.store.find_recipe(wanted, owner=self.owner)
-        if exact is not None and not explain:
-            best = self._exact(_candidate(exact))
-            return Plan(**common, estimate=best, considered=(best,), target=None, work=None)
-        goal = self._target(composite, names, filesets, answers)
-        estimates: list[tuple[Estimate, Work | None]] = []
-        for candidate in self._candidates(composite):
-            if exact is not None and candidate.id == exact.id:
-                estimates.append((self._exact(candidate), None))
-                continue
-            try:
-                tree = self.store.manifest(candidate.manifest)
-            except exceptions.NotFound:
-                if self._vanished(candidate):
-                    continue
-                raise
-            estimates.append(nearest.estimate(
-                candidate, tree, goal, cost=equation, rates=weighing.rates,
-                prepare=weighing.prepare, fetched=self._fetched))
-        ranked = nearest.rank(e for e, _ in estimates)
-        best = ranked[0]
-        if best.refused:
-            raise exceptions.NothingToCompose(reason=best.refused)
-        work = next(w for e, w in estimates if e is best)
-        if best.match == "exact":
-            work = None
-        return Plan(**common, estimate=best, considered=tuple(ranked), target=goal, work=work)
-
-    def _fileset(self, name: str) -> Part:
-        part = self.store.part(name, owner=self.owner)
-        if part.kind != parts_.FILESET:
-            raise exceptions.InvalidInput(what=f"part {name}",
-                                          reason=f"it is no file set but a {part.kind} part")
-        return part
-
-    def _target(self, composite: Composite, names: Sequence[str], filesets: Sequence[Part],
-                answers: Sequence[Answer]) -> Target:
-        laid = [conflicts.laid(composite, name, self.store) for name in names]
-        laid += [target.Laid(name=f.name, kind=f.kind, blob=f.blob,
-                             manifest=self.store.part_manifest(f.id)) for f in filesets]
-        goal = target.lay(self.store.manifest(composite.base.manifest), laid,
-                          shared=composite.shared,
-                          restore=conflicts.restore_of(composite, self.store),
-                          answers=answers, read=conflicts.reader(self.store))
-        if goal.conflicts:
-            first = goal.conflicts[0]
-            raise exceptions.OpenConflict(parts=" and ".join(first.parts) or "of the request",
-                                          path="/" + first.path.decode(errors="replace"),
-                                          reason=first.reason)
-        return goal
-
-    def _candidates(self, composite: Composite) -> Iterator[Candidate]:
-        """The base and the completed images that this project may build on:
-        its own, and public ones of the composite's owner."""
-        base = composite.base
-        yield Candidate(id=composite.id, name=composite.name, kind=BASE, disk=base.disk,
-                        disk_size=base.disk_size, virtual_size=base.virtual_size,
-                        manifest=base.manifest, mounts=base.mounts, recipe="",
-                        fetch_bytes=self._fetched(base.disk, base.disk_size))
-        for image in self.store.images(composite=composite.id):
-            if image.owner == self.owner or (image.public and image.owner == composite.owner):
-                yield msgspec.structs.replace(
-                    _candidate(image), fetch_bytes=self._fetched(image.disk, image.disk_size))
-
-    def _fetched(self, digest: str, size: int | None = None) -> int:
-        if self.store.is_local(digest):
-            return 0
-        return self.store.path(digest).stat().st_size if size is None else size
-
-    def _vanished(self, candidate: Candidate) -> bool:
-        """Whether a completed image was deleted, by a prune in another
-        process for instance, since it was listed."""
-        return candidate.kind == COMPLETED and all(
-            image.id != candidate.id for image in self.store.images())
-
-    @staticmethod
-    def _exact(candidate: Candidate) -> Estimate:
-        return Estimate(candidate=candidate, match="exact", cost=0.0, terms=(), missing=0,
-                        missing_bytes=0, excess=0, inject_bytes=0,
-                        fetch_bytes=candidate.fetch_bytes)
+    def plan(self, request: Request, **options: Any) -> Plan:
+        """See :meth:`splitimage_driver.plans.PlanService.plan`."""
+        return self.plans.plan(request, **options)
 
     # -- assembly -------------------------------------------------------------------
 
-    def assemble(self, request: Request, *, publish: bool = True, explain: bool = False,
-                 ) -> tuple[Plan, Assembled]:
+    def assemble(self, request: Request, *, publish: bool = True) -> tuple[Plan, Assembled]:
         """See :meth:`assembled`; for who does not need the disk itself."""
-        with self.assembled(request, publish=publish, explain=explain) as done:
+        with self.assembled(request, publish=publish) as done:
             return done
 
     @contextlib.contextmanager
-    def assembled(self, request: Request, *, publish: bool = True, explain: bool = False,
+    def assembled(self, request: Request, *, publish: bool = True, source: str | None = None,
                   ) -> Iterator[tuple[Plan, Assembled]]:
         """Plan and carry out; the same request in two processes is assembled
         once. For the length of the block nothing takes the disk away, even
         where the image is pruned.
 
+        :param source: id of the image to make it from, if that is still there
         :raises Cancelled: taken out of the queue meanwhile
         :raises NoSpaceInImage: nothing was written then
         """
         with contextlib.ExitStack() as held:
-            yield self._assembled(request, held, publish=publish, explain=explain)
+            yield self._assembled(request, held, publish=publish, source=source)
 
     def _assembled(self, request: Request, held: contextlib.ExitStack, *, publish: bool,
-                   explain: bool) -> tuple[Plan, Assembled]:
+                   source: str | None) -> tuple[Plan, Assembled]:
         while True:
-            plan = self.plan(request, explain=explain)
+            plan = self.plan(request, source=source)
             try:
                 if plan.exact:
                     return plan, self._match(plan, held)
                 with self.store.lock(f"recipe {self.owner} {plan.recipe}"):
                     # Another process may have published it while this one waited.
-                    plan = self.plan(request, explain=explain)
+                    plan = self.plan(request, source=source)
                     if plan.exact:
                         return plan, self._match(plan, held)
                     began = time.monotonic()
                     with self.store.turn(_title(plan)):
                         waited = time.monotonic() - began
                         # So may an image that is nearer than the one planned with.
-                        plan = self.plan(request, explain=explain)
+                        plan = self.plan(request, source=source)
                         if plan.exact:
                             return plan, self._match(plan, held)
                         done = self._carry_out(plan, held, publish=publish)
                     done.facts["queue_seconds"] = waited
-                    self.store.record("assembly", {**plan.summary(), "measured": done.facts})
+                    self.store.record("assembly", {**plan.summary(), "measured": done.facts,
+                                                   "host_class": self.plans.host_class})
                     return plan, done
             except exceptions.NotFound:
-                if not self._vanished(plan.estimate.candidate):
+                if not self.plans.vanished(plan.estimate.candidate):
                     raise
                 LOG.info("%s was deleted meanwhile: planning again",
                          plan.estimate.candidate.name)
@@ -329,7 +227,7 @@ class ImageService:
         assert plan.target is not None  # noqa: S101 (it was assembled)
         composite = self.store.composite(plan.composite)
         now = time.time()
-        filesets = tuple(self._fileset(name).id for name in plan.request.filesets)
+        filesets = tuple(self.plans.fileset(name).id for name in plan.request.filesets)
         image = Image(
             id=str(uuid.uuid4()), name=_title(plan), composite=composite.id, parts=plan.parts,
             filesets=filesets, recipe=plan.recipe, disk=digest,
@@ -349,7 +247,7 @@ class ImageService:
         """
         plan = self.plan(msgspec.structs.replace(request, booted=False), explain=True)
         assert plan.target is not None  # noqa: S101 (explain makes it)
-        wanted = _booted(plan.recipe)
+        wanted = plans.booted(plan.recipe)
         there = self.store.find_recipe(wanted, owner=self.owner)
         if there is not None:
             raise exceptions.AlreadyExists(kind="image", name=there.name,
@@ -373,17 +271,6 @@ class ImageService:
         image = self._publish(booted, digest, booted=True, name=_title(plan) + "+booted",
                               recipe=wanted)
         return image, unknown
-
-
-def _candidate(image: Image) -> Candidate:
-    return Candidate(id=image.id, name=image.name, kind=COMPLETED, disk=image.disk,
-                     disk_size=image.disk_size, virtual_size=image.virtual_size,
-                     manifest=image.manifest, mounts=image.mounts, recipe=image.recipe)
-
-
-def _booted(wanted: str) -> str:
-    """The recipe of what was taken from a running server of a request."""
-    return recipe(wanted, (), options=["booted"])
 
 
 def _title(plan: Plan) -> str:

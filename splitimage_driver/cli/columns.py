@@ -67,6 +67,17 @@ class Amount(FormattableColumn[float | None]):
         return None if self._value is None or math.isinf(self._value) else self._value
 
 
+class Figure(FormattableColumn[float | None]):
+    """A number as ``shown`` formats it; None: nothing."""
+
+    def __init__(self, value: float | None, shown: str = "{:.4g}") -> None:
+        super().__init__(value)
+        self._shown = shown
+
+    def human_readable(self) -> str:
+        return "" if self._value is None else self._shown.format(self._value)
+
+
 class Moment(FormattableColumn[float]):
     """Seconds since the epoch; local time for people."""
 

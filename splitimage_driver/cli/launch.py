@@ -17,7 +17,7 @@ from splitimage_driver.cli.columns import Column
 
 if TYPE_CHECKING:
     from splitimage_driver.model.plan import Plan
-    from splitimage_driver.servers import Wish
+    from splitimage_driver.servers import Launched, Wish
 
 ASSEMBLED, BOOTED, NEVER = "assembled", "booted", "never"
 PUBLISH = (ASSEMBLED, BOOTED, NEVER)
@@ -28,8 +28,10 @@ class Launch(base.Lister):
 
     The stored image that is nearest is completed, published, and each
     server runs on a copy-on-write overlay of it. The servers outlive the
-    command. With --batch the requests of a JSON file are launched one after
-    another, so that each can build on the images of those before::
+    command. With --batch the requests of a JSON file are launched in the
+    order that costs least: each image is made from a stored one or from
+    another one of the batch, independent ones side by side. --dry-run shows
+    that order. Where one fails the others go on::
 
         [{"composite": "lamp", "parts": ["apache"], "count": 2, "wait": 80},
          {"composite": "lamp", "parts": ["apache", "php"], "filesets": ["page"],
@@ -45,7 +47,7 @@ class Launch(base.Lister):
         "        --on-conflict /var/www/html/index.html=replace",
         "launch --batch requests.json --dry-run")
     columns: Sequence[Column] = views.LAUNCHED
-    failure: BaseException | None = None
+    failures: Sequence[exceptions.SplitImageError] = ()
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         arguments.add_request(parser, composite=False)
@@ -76,39 +78,35 @@ class Launch(base.Lister):
         parser.add_argument("--batch", type=Path, metavar="FILE",
                             help="launch the requests of a JSON file")
         parser.add_argument("--dry-run", action="store_true",
-                            help="only plan; with --batch each request by itself, as the store "
-                                 "is now")
+                            help="only plan; with --batch: what each image would be made from")
         self.parser = parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         if parsed_args.dry_run:
-            self.columns = views.PLANNED
+            self.columns = views.BATCH if parsed_args.batch else views.PLANNED
         return super().take_action(parsed_args)
 
     def records(self, parsed_args: argparse.Namespace) -> Iterable[Any]:
         self._check(parsed_args)
         # Read as a whole before anything is started.
-        wishes = list(self._wishes(parsed_args))
+        wishes = [wish() for wish in list(self._wishes(parsed_args))]
+        if parsed_args.batch is None:
+            if parsed_args.dry_run:
+                return [self._planned(wishes[0])]
+            return _rows(self.application.servers.launch(wishes[0]))
+        service = self.application.batches
         if parsed_args.dry_run:
-            return [self._planned(wish()) for wish in wishes]
-        rows: list[dict[str, Any]] = []
-        for wish in wishes:
-            try:
-                launched = self.application.servers.launch(wish())
-            except (exceptions.SplitImageError, KeyboardInterrupt) as error:
-                if not rows:
-                    raise
-                self.failure = error  # told below the table of what runs
-                break
-            rows += [{"server": server, "plan": launched.plan, "measured": launched.measured,
-                      "unknown": launched.unknown} for server in launched.servers]
-        return rows
+            return views.batch(service.plan(wishes), wishes)
+        outcomes = service.launch(wishes)
+        # Told below the table of what runs.
+        self.failures = [outcome.error for outcome in outcomes if outcome.error is not None]
+        return [row for outcome in outcomes if outcome.launched is not None
+                for row in _rows(outcome.launched)]
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         status = super().run(parsed_args)
-        if self.failure is not None:
-            return errors.tell(self.failure, debug=self.app.options.debug)
-        return status
+        told = [errors.tell(error, debug=self.app.options.debug) for error in self.failures]
+        return status or next(iter(told), 0)
 
     def _planned(self, wish: Wish) -> Plan:
         return self.application.images.plan(
@@ -158,6 +156,11 @@ class Launch(base.Lister):
             ports=arguments.unique(_or(entry.ports, parsed.ports)),
             wait=_or(entry.wait, parsed.wait), path=_or(entry.path, parsed.path),
             timeout=_or(entry.timeout, parsed.timeout))
+
+
+def _rows(launched: Launched) -> list[dict[str, Any]]:
+    return [{"server": server, "plan": launched.plan, "measured": launched.measured,
+             "unknown": launched.unknown} for server in launched.servers]
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from splitimage_driver import exceptions
 from splitimage_driver.cli.arguments import seconds, whole
 from splitimage_driver.cli.columns import Amount, Column, Listing, Words, some
+from splitimage_driver.cli.views import lost
 
 if TYPE_CHECKING:
     from splitimage_driver.model.catalog import FileSet
@@ -20,7 +21,7 @@ _RATES = ("bandwidth", "inject_rate", "inject_seconds", "remove_seconds", "alpha
           "gamma", "delta")
 _DEFAULT_EQUATION = "weighted"
 #: With --explain.
-_TOP = 5
+TOP = 5
 
 
 def rate(text: str) -> float:
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                        help="with --batch: also make images that nobody asked for where "
                             "several requests share them and it pays")
     group.add_argument("--top", type=whole(1), metavar="K",
-                       help=f"with --explain: candidates to tell about (default: {_TOP})")
+                       help=f"with --explain: candidates to tell about (default: {TOP})")
     group.add_argument("--bandwidth", type=rate, metavar="BYTES/S",
                        help="of the network (default: 200e6)")
     group.add_argument("--inject-rate", type=rate, metavar="BYTES/S",
@@ -79,13 +80,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(parsed: argparse.Namespace, parser: argparse.ArgumentParser) -> bool:
     """Whether planning on files is asked for; what goes with it and what
     does not."""
+    if parsed.top and not parsed.explain:
+        parser.error("--top goes with --explain")
+    if parsed.limit and not parsed.history:
+        parser.error("--limit goes with --history")
+    if parsed.history and (parsed.catalog or parsed.composite or parsed.explain):
+        parser.error("--history goes with no COMPOSITE, --explain or --catalog")
     if parsed.catalog is None:
-        needless = [name for name in ("requests", "batch", "shared", "top", "publish_seconds",
+        needless = [name for name in ("requests", "batch", "shared", "publish_seconds",
                                       *_RATES) if getattr(parsed, name) not in (None, False)]
         if needless:
             parser.error(f"--{needless[0].replace('_', '-')} goes with --catalog")
-        if parsed.composite is None:
-            parser.error("name a COMPOSITE, or give --catalog and --requests")
+        if parsed.composite is None and not parsed.history:
+            parser.error("name a COMPOSITE, or give --history, or --catalog and --requests")
         return False
     if parsed.requests is None:
         parser.error("--catalog needs --requests")
@@ -95,8 +102,6 @@ def check(parsed: argparse.Namespace, parser: argparse.ArgumentParser) -> bool:
         parser.error("--shared and --publish-seconds go with --batch")
     if parsed.batch and parsed.explain:
         parser.error("--explain does not go with --batch")
-    if parsed.top and not parsed.explain:
-        parser.error("--top goes with --explain")
     return True
 
 
@@ -114,7 +119,7 @@ def fields(parsed: argparse.Namespace) -> Mapping[str, Any]:
         whole_batch = batch.plan(requests, planner)
         return {"total": Amount(whole_batch.total), "steps": _steps(whole_batch.told()["steps"])}
     if parsed.explain:
-        top = parsed.top or _TOP
+        top = parsed.top or TOP
         plans = [explained(r, planner.nearest(r, top)) for r in requests]
     else:
         plans = [answer(r, planner.nearest(r)) for r in requests]
@@ -167,15 +172,7 @@ class _Few(Words):
 class _Considered(_Few):
     def human_readable(self) -> str:
         return "\n".join(f"{each['image']} ({_Cost(each['cost']).human_readable()}): "
-                         f"{_lost(each['lost'])}" for each in self._value)
-
-
-def _lost(lost: Mapping[str, Any]) -> str:
-    if lost.get("reason"):
-        return str(lost["reason"])
-    files = some(lost["files"]) if lost["files"] else ""
-    more = f" and {lost['more']} more" if lost["more"] else ""
-    return f"{lost['term']} +{Amount(lost['seconds']).human_readable()} {files}{more}".rstrip()
+                         f"{lost(each['lost'])}" for each in self._value)
 
 
 def _plans(plans: Sequence[Mapping[str, Any]]) -> Listing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from splitimage_driver.cli.columns import (
@@ -11,6 +11,7 @@ from splitimage_driver.cli.columns import (
     Column,
     Digest,
     Digests,
+    Figure,
     Id,
     Lines,
     Listing,
@@ -19,6 +20,7 @@ from splitimage_driver.cli.columns import (
     Ports,
     Size,
     Words,
+    some,
 )
 from splitimage_driver.model.entry import text
 
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     from splitimage_driver.model.candidate import Image
     from splitimage_driver.model.composite import Composite
     from splitimage_driver.model.part import Part
-    from splitimage_driver.model.plan import Estimate, Plan
+    from splitimage_driver.model.plan import BatchStep, Estimate, Lost, Plan, Quantity
     from splitimage_driver.model.server import Server
+    from splitimage_driver.servers import Wish
     from splitimage_driver.service import Assembled
     from splitimage_driver.store.base import Store
 
@@ -216,6 +219,26 @@ class _Files(Pairs):
                 if files else "")
 
 
+class _Lost(Pairs):
+    """The term and the files that made a candidate lose."""
+
+    def __init__(self, lost: Lost | None) -> None:
+        super().__init__(lost.told() if lost else {})
+
+    def human_readable(self) -> str:
+        return lost(self._value) if self._value else ""
+
+
+def lost(told: Mapping[str, Any]) -> str:
+    if told.get("reason"):
+        return str(told["reason"])
+    by = f"{told['term']} +{Amount(told['seconds']).human_readable()}"
+    if not told["files"]:
+        return by
+    more = f" and {told['more']} more" if told["more"] else ""
+    return f"{by}\n{some(told['files'])}{more}"
+
+
 CONSIDERED = (
     Column("candidate", lambda e: e["estimate"].candidate.name),
     Column("match", lambda e: e["estimate"].match),
@@ -223,6 +246,7 @@ CONSIDERED = (
     Column("terms", lambda e: _terms(e["estimate"])),
     Column("missing", lambda e: _Files(e["estimate"].missing, e["estimate"].missing_bytes)),
     Column("excess", lambda e: _Files(e["estimate"].excess, e["estimate"].excess_bytes)),
+    Column("lost by", lambda e: _Lost(e["estimate"].lost)),
     Column("rank", lambda e: e["rank"], long=True),
     Column("inject", lambda e: Size(e["estimate"].inject_bytes), long=True),
     Column("fetch", lambda e: Size(e["estimate"].fetch_bytes), long=True),
@@ -314,6 +338,33 @@ LAUNCHED: tuple[Column, ...] = (
     Column("measured", lambda r: _Measured(r["measured"]), long=True),
 )
 
+BATCH = (
+    Column("request", lambda r: r["title"]),
+    Column("from", lambda r: r["source"]),
+    Column("match", lambda r: r["estimate"].match),
+    Column("cost", lambda r: Amount(r["estimate"].cost, _unit(r["estimate"]))),
+    Column("alone", lambda r: Amount(r["plan"].estimate.cost, _unit(r["plan"].estimate))),
+    Column("inject", lambda r: Size(r["estimate"].inject_bytes)),
+    Column("missing", lambda r: _Files(r["estimate"].missing, r["estimate"].missing_bytes),
+           long=True),
+    Column("excess", lambda r: _Files(r["estimate"].excess, r["estimate"].excess_bytes),
+           long=True),
+    Column("requests", lambda r: Words([str(number) for number in r["requests"]]), long=True),
+    Column("recipe", lambda r: Digest(r["plan"].recipe), long=True),
+)
+
+
+def batch(steps: Iterable[BatchStep], wishes: Sequence[Wish]) -> list[dict[str, Any]]:
+    """In an order that can be executed."""
+    def title(number: int) -> str:
+        wish = wishes[number]
+        return wish.name or "+".join((wish.request.composite, *wish.request.parts))
+    return [{"title": title(step.requests[0]), "plan": step.plan, "estimate": step.estimate,
+             "requests": step.requests, "source": step.estimate.candidate.name
+             if step.source is None else f"request {step.source + 1}: {title(step.source)}"}
+            for step in steps]
+
+
 PLANNED = (
     Column("composite", lambda p: p.request.composite),
     Column("request", lambda p: Words(p.request.parts)),
@@ -326,3 +377,47 @@ PLANNED = (
       for name in ("filesets", "parts", "candidate id", "equation", "terms", "inject", "fetch",
                    "recipe")),
 )
+
+
+# -- rates and what was predicted ----------------------------------------------------------
+
+QUANTITIES = (
+    Column("name", lambda q: q.name),
+    Column("unit", lambda q: q.unit),
+    Column("configured", lambda q: Figure(q.configured)),
+    Column("learnt", lambda q: Figure(q.learnt if q.count else None, "{:.3g} x the time")),
+    Column("load", lambda q: Figure(q.load, "{:.0%} left")),
+    Column("used", lambda q: Figure(q.value)),
+    Column("measurements", lambda q: q.count),
+    Column("last", lambda q: Moment(q.time) if q.count else ""),
+    Column("lowest", lambda q: Figure(q.bounds[0]), long=True),
+    Column("highest", lambda q: Figure(q.bounds[1]), long=True),
+)
+
+
+def rates(found: Sequence[Quantity]) -> Listing:
+    return Listing("rates", QUANTITIES, found)
+
+
+HISTORY = (
+    Column("time", lambda r: Moment(r["time"])),
+    Column("request", lambda r: "+".join((r["composite"], *r["request"]))),
+    Column("match", lambda r: r["match"]),
+    Column("candidate", lambda r: r["candidate_name"]),
+    Column("predicted", lambda r: Amount(r["cost"])),
+    Column("measured", lambda r: Amount(r["measured"].get("assembly_seconds"))),
+    Column("ratio", lambda r: Figure(_ratio(r["measured"].get("assembly_seconds"), r["cost"]),
+                                     "{:.2f}")),
+    Column("injected", lambda r: Size(r["inject_bytes"])),
+    Column("equation", lambda r: r["equation"], long=True),
+    Column("terms", lambda r: _Measured(r["terms"]), long=True),
+    Column("facts", lambda r: _Measured(r["measured"]), long=True),
+)
+
+
+def history(found: Sequence[Mapping[str, Any]]) -> Listing:
+    return Listing("launches, the newest first", HISTORY, found)
+
+
+def _ratio(measured: float | None, predicted: float | None) -> float | None:
+    return measured / predicted if measured and predicted else None

@@ -27,6 +27,12 @@ Related options: ``[launch] max_cpus``"""),
                help="The largest memory in MiB that a request may give a server."),
     cfg.IntOpt("max_cpus", default=16, min=1, max=255,
                help="The largest number of processors that a request may give a server."),
+    cfg.IntOpt("max_parallel", default=8, min=1, max=256,
+               help="""How many requests of a batch are launched at the same time.
+
+Those of them that have to assemble still wait in the queue.
+
+Related options: ``[assembly] max_parallel``"""),
     cfg.FloatOpt("timeout", default=300.0, min=1.0,
                  help="""Seconds to wait for a server to answer on its port.
 

@@ -18,7 +18,13 @@ Related options: ``[planning] alpha``, ``beta``, ``gamma``, ``delta``"""),
                help="""Where rates and weights come from.
 
 Possible values: the name of an entry point of ``splitimage.weights``;
-``static`` takes the options below."""),
+``static`` takes the options below, ``adaptive`` corrects them by what
+finished assemblies took and by the load of this host
+(``splitimage weights show``)."""),
+    cfg.StrOpt("host_class",
+               help="""The hosts that share what ``adaptive`` learns.
+
+Unset: by processor architecture and accelerator, such as ``x86_64-kvm``."""),
     cfg.FloatOpt("bandwidth", default=200e6, min=1,
                  help="Bytes a second at which a missing file reaches this host."),
     cfg.FloatOpt("inject_rate", min=1,

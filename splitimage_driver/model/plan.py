@@ -187,6 +187,30 @@ class Term(msgspec.Struct, frozen=True):
     unit: str = "s"
 
 
+class Lost(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a candidate was not taken.
+
+    :ivar term: that differs most from the winner's, to the loser's
+        disadvantage; ``fetch`` where the image itself has to come from
+        elsewhere; ``order`` where costs are equal and a tie was broken
+    :ivar seconds: by which it differs, or in the equation's own unit
+    :ivar files: that the loser has to write or remove for it and the winner
+        has not, the largest first
+    :ivar more: how many further ones there are
+    :ivar reason: of a broken tie
+    """
+
+    term: str
+    seconds: float = 0.0
+    files: tuple[str, ...] = ()
+    more: int = 0
+    reason: str = ""
+
+    def told(self) -> dict[str, Any]:
+        return {name: value for name, value in msgspec.structs.asdict(self).items()
+                if value != "" or name == "term"}
+
+
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate as the planner saw it.
 
@@ -194,6 +218,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     :ivar cost: sum of the terms; infinite where ``refused`` says why not
     :ivar inject_bytes: bytes of file content that are injected
     :ivar fetch_bytes: bytes of whole blobs and disks that are not local
+    :ivar lost: why it was not taken, where that was asked for
     """
 
     candidate: Candidate
@@ -207,6 +232,30 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     inject_bytes: int
     fetch_bytes: int
     refused: str = ""
+    lost: Lost | None = None
+
+
+class Quantity(msgspec.Struct, frozen=True, kw_only=True):
+    """A rate that costs are computed with, and where it comes from.
+
+    :ivar configured: in ``unit``
+    :ivar learnt: factor of the seconds that finished assemblies took to
+        those that the configured rate predicts; within ``bounds``
+    :ivar count: of the measurements behind that
+    :ivar time: of the last of them, seconds since the epoch
+    :ivar load: share of the speed that this host has left now
+    :ivar value: in ``unit``, as plans use it
+    """
+
+    name: str
+    unit: str
+    configured: float
+    learnt: float = 1.0
+    bounds: tuple[float, float] = (1.0, 1.0)
+    count: int = 0
+    time: float = 0.0
+    load: float = 1.0
+    value: float
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +263,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     :ivar estimate: of the chosen candidate
     :ivar considered: every candidate, the best first
     :ivar work: what to do; None for an exact match
+    :ivar rates: that the costs were computed with
     """
 
     request: Request
@@ -223,12 +273,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     equation: str
     estimate: Estimate
     considered: tuple[Estimate, ...]
-    target: Target | None
-    work: Work | None
+    target: Target | None = None
+    work: Work | None = None
+    rates: tuple[Quantity, ...] = ()
 
     @property
     def exact(self) -> bool:
-        return self.work is None
+        return self.estimate.match == "exact"
+
+    def told(self) -> Plan:
+        """Without what only an assembly needs."""
+        return msgspec.structs.replace(self, target=None, work=None)
 
     def summary(self) -> dict[str, Any]:
         """A serialisable account of the plan."""
@@ -243,3 +298,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             "excess": self.estimate.excess, "fetch_bytes": self.estimate.fetch_bytes,
             "inject_bytes": self.estimate.inject_bytes,
         }
+
+
+class BatchStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One image of a batch.
+
+    :ivar requests: the numbers of those that it fulfils; the first makes it
+    :ivar source: number of the request whose image it is made from; None: a
+        stored one, the estimate's candidate
+    :ivar plan: by itself, with the store as it is
+    :ivar estimate: of making it so
+    """
+
+    requests: tuple[int, ...]
+    source: int | None
+    plan: Plan
+    estimate: Estimate

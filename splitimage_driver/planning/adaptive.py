@@ -100,7 +100,15 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
             inject_seconds=_number(measured.get("inject_seconds")),
             removed=_number(record.get("excess")),
             remove_seconds=_number(measured.get("remove_seconds")),
-            prepare_seconds=_number(measured.get("launch_seconds")))
+            prepare_seconds=_rest(measured))
+
+
+def _rest(measured: Mapping[object, object]) -> float:
+    """Seconds of an assembly beside those for its files: starting the
+    appliance, copying, publishing."""
+    return _number(measured.get("assembly_seconds")) - sum(
+        _number(measured.get(name)) for name in ("fetch_seconds", "inject_seconds",
+                                                 "remove_seconds"))
 
 
 def _number(value: object) -> float:

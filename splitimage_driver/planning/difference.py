@@ -9,6 +9,7 @@ that what is equal on paper is a tie whatever the order of its sums.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ def settled(seconds: float) -> float:
     """Rounded to 40 significant bits (Veltkamp's splitting): costs that are
     within 1e-12 of each other are equal."""
     wide = seconds * 8193.0
-    return wide - (wide - seconds)
+    return wide - (wide - seconds) if math.isfinite(wide) else seconds
 
 
 class Pricing(NamedTuple):

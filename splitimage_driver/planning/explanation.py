@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from splitimage_driver.model.entry import FileEntry, text
+from splitimage_driver.model.plan import Estimate, Lost, Work
 from splitimage_driver.planning import difference
 from splitimage_driver.planning.difference import Comparison
 
 #: Terms that come from missing files; the others come from files in excess.
-_OF_MISSING = frozenset({"download", "inject"})
+_OF_MISSING = frozenset({"download", "inject", "missing"})
 FETCH, ORDER = "fetch", "order"
-
-
-class Lost(msgspec.Struct, frozen=True, kw_only=True):
-    """:ivar term: that differs most from the winner's, to the loser's
-        disadvantage; ``fetch`` where the image itself has to come from
-        elsewhere; ``order`` where costs are equal and a tie was broken
-    :ivar seconds: by which it differs
-    :ivar files: that the loser has to write or remove for it and the winner
-        has not, the largest first
-    :ivar more: how many further ones there are
-    :ivar reason: of a broken tie
-    """
-
-    term: str
-    seconds: float = 0.0
-    files: tuple[str, ...] = ()
-    more: int = 0
-    reason: str = ""
-
-    def told(self) -> dict[str, Any]:
-        return {name: value for name, value in msgspec.structs.asdict(self).items()
-                if value != "" or name == "term"}
 
 
 def lost(winner: Comparison, loser: Comparison, *, most: int = 5) -> Lost:
@@ -71,5 +50,51 @@ def _tie(winner: Comparison, loser: Comparison) -> str:
     if winner.amounts.missing_bytes < loser.amounts.missing_bytes:
         return "equal cost, more missing bytes"
     if winner.image.size < loser.image.size:
+        return "equal cost, larger image"
+    return "equal cost, higher id"
+
+
+# -- of a store's own candidates --------------------------------------------------
+
+def explained(found: Sequence[tuple[Estimate, Work | None]], *, top: int,
+              ) -> list[tuple[Estimate, Work | None]]:
+    """Each of the ``top`` best with why it lost against the first.
+
+    :param found: the best first, with what there is to do
+    """
+    winner, todo = found[0]
+    return [found[0], *(
+        (msgspec.structs.replace(each, lost=_behind(winner, todo, each, work)), work)
+        if place < top and not each.refused else (each, work)
+        for place, (each, work) in enumerate(found[1:], 1))]
+
+
+def _behind(winner: Estimate, todo: Work | None, loser: Estimate, work: Work | None,
+            most: int = 5) -> Lost:
+    if winner.match == difference.EXACT and loser.cost <= winner.cost:
+        return Lost(term=ORDER, reason="an exact match comes first")
+    if difference.settled(winner.cost) == difference.settled(loser.cost):
+        return Lost(term=ORDER, reason=_order(winner, loser))
+    wins = {term.name: term.value for term in winner.terms}
+    by = {term.name: term.value - wins.get(term.name, 0.0) for term in loser.terms}
+    term = max(by, key=lambda name: by[name])
+    if term in _OF_MISSING:
+        paths = _sizes(work.missing if work else (), todo.missing if todo else ())
+    elif term in ("remove", "transport"):
+        paths = _sizes(work.excess if work else (), todo.excess if todo else ())
+    else:  # of the assembly as a whole
+        return Lost(term=term, seconds=by[term])
+    return named(term, by[term], paths, most=most)
+
+
+def _sizes(of: Iterable[FileEntry], without: Iterable[FileEntry]) -> dict[str, int]:
+    known = {entry.path for entry in without}
+    return {text(entry.path): entry.size for entry in of if entry.path not in known}
+
+
+def _order(winner: Estimate, loser: Estimate) -> str:
+    if winner.missing_bytes < loser.missing_bytes:
+        return "equal cost, more missing bytes"
+    if winner.candidate.disk_size < loser.candidate.disk_size:
         return "equal cost, larger image"
     return "equal cost, higher id"

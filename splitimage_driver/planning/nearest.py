@@ -12,6 +12,7 @@ from splitimage_driver.model.entry import text
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.plan import Estimate, Target, Term, Work
 from splitimage_driver.planning.cost import Amounts, Cost, Rates, total
+from splitimage_driver.planning.difference import settled
 
 
 def estimate(candidate: Candidate, tree: Manifest, target: Target, *, cost: Cost, rates: Rates,
@@ -55,8 +56,12 @@ def _match(candidate: Candidate, amounts: Amounts) -> str:
     return "partial" if amounts.missing else "superset"
 
 
-def rank(estimates: Iterable[Estimate]) -> list[Estimate]:
+def order(found: Estimate) -> tuple[bool, float, int, int, str]:
     """The best first: an exact match, then the cost; ties go to fewer missing
     bytes, then to the smaller image, then to the lower id."""
-    return sorted(estimates, key=lambda e: (
-        e.match != "exact", e.cost, e.missing_bytes, e.candidate.disk_size, e.candidate.id))
+    return (found.match != "exact", settled(found.cost), found.missing_bytes,
+            found.candidate.disk_size, found.candidate.id)
+
+
+def rank(estimates: Iterable[Estimate]) -> list[Estimate]:
+    return sorted(estimates, key=order)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import abc
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from splitimage_driver import plugins
+from splitimage_driver.model.plan import Quantity
+from splitimage_driver.planning import adaptive
+from splitimage_driver.planning.adaptive import Load
 from splitimage_driver.planning.cost import Cost, Rates
 
 COSTS, WEIGHTS = "splitimage.costs", "splitimage.weights"
@@ -18,21 +23,39 @@ _MEASURED = {False: (100e6, 4.0), True: (15e6, 12.0)}
 
 
 class Weighing(msgspec.Struct, frozen=True):
-    """:ivar prepare: seconds that any assembly takes, whatever it does"""
+    """:ivar prepare: seconds that any assembly takes, whatever it does
+    :ivar told: where the rates come from
+    """
 
     rates: Rates
     prepare: float
+    told: tuple[Quantity, ...] = ()
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """What weights may ask about the host they are for.
+
+    :ivar emulate: hardware virtualisation does not work here
+    :ivar kind: the class of hosts that it belongs to; what is learnt on one
+        of them holds for all
+    :ivar history: of finished assemblies, the oldest first
+    :ivar load: at this moment
+    """
+
+    emulate: bool
+    kind: str = ""
+    history: Callable[[], Iterable[Mapping[str, object]]] = tuple
+    load: Callable[[], Load] = Load
 
 
 class Weights(abc.ABC):
     """Where rates and weights come from. Found in ``splitimage.weights``.
 
     :param options: the group ``[planning]``
-    :param emulate: whether hardware virtualisation does not work here
     """
 
-    def __init__(self, options: Any, *, emulate: bool) -> None:
-        self.options, self.emulate = options, emulate
+    def __init__(self, options: Any, host: Host) -> None:
+        self.options, self.host = options, host
 
     @abc.abstractmethod
     def weighing(self) -> Weighing: ...
@@ -44,23 +67,55 @@ class Static(Weights):
 
     def weighing(self) -> Weighing:
         options = self.options
-        rate, prepare = _MEASURED[self.emulate]
-        return Weighing(
-            rates=Rates(
-                bandwidth=options.bandwidth,
-                inject_rate=rate if options.inject_rate is None else options.inject_rate,
-                inject_seconds=options.inject_seconds, remove_seconds=options.remove_seconds,
-                alpha=options.alpha, beta=options.beta, gamma=options.gamma,
-                delta=options.delta),
-            prepare=prepare if options.prepare_seconds is None else options.prepare_seconds)
+        rate, prepare = _MEASURED[self.host.emulate]
+        rates = Rates(
+            bandwidth=options.bandwidth,
+            inject_rate=rate if options.inject_rate is None else options.inject_rate,
+            inject_seconds=options.inject_seconds, remove_seconds=options.remove_seconds,
+            alpha=options.alpha, beta=options.beta, gamma=options.gamma, delta=options.delta)
+        prepare = prepare if options.prepare_seconds is None else options.prepare_seconds
+        return Weighing(rates, prepare, tuple(
+            Quantity(name=name, unit=unit, configured=value, value=value)
+            for name, unit, value, _ in _quantities(rates, prepare)))
 
 
-def chosen(options: Any, *, emulate: bool) -> Weighing:
-    """By the plugin that ``[planning] weights`` names.
+class Adaptive(Static):
+    """The configured rates, corrected by what finished assemblies took on
+    hosts of this class, and scaled by the load of this host now."""
+
+    def weighing(self) -> Weighing:
+        static = super().weighing()
+        model = adaptive.learnt(self.host.history(), self.host.kind, static.rates,
+                                prepare=static.prepare)
+        now, load = time.time(), self.host.load()
+        rates, prepare = model.rates(now, load), model.preparation(now, load)
+        told = []
+        for before, (_, _, value, learnt) in zip(static.told, _quantities(rates, prepare),
+                                                 strict=True):
+            found = model.learnt[learnt]
+            told.append(msgspec.structs.replace(
+                before, learnt=found.factor(now, model.learning), count=found.count,
+                time=found.time, value=value,
+                bounds=(model.learning.bounds.low, model.learning.bounds.high),
+                load=load.network if learnt == adaptive.BANDWIDTH else load.host))
+        return Weighing(rates, prepare, tuple(told))
+
+
+def _quantities(rates: Rates, prepare: float) -> tuple[tuple[str, str, float, str], ...]:
+    """(name, unit, value, what it is learnt as)"""
+    return (("bandwidth", "B/s", rates.bandwidth, adaptive.BANDWIDTH),
+            ("inject_rate", "B/s", rates.inject_rate, adaptive.INJECTION),
+            ("inject_seconds", "s", rates.inject_seconds, adaptive.INJECTION),
+            ("remove_seconds", "s", rates.remove_seconds, adaptive.REMOVAL),
+            ("prepare_seconds", "s", prepare, adaptive.PREPARE))
+
+
+def chosen(options: Any, host: Host, plugin: str | None = None) -> Weighing:
+    """By the plugin that ``[planning] weights`` names, or this one.
 
     :raises PluginLoadFailed: there is no such plugin
     """
-    weights: Weights = plugins.load(WEIGHTS, options.weights)(options, emulate=emulate)
+    weights: Weights = plugins.load(WEIGHTS, plugin or options.weights)(options, host)
     return weights.weighing()
 
 

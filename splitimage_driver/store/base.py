@@ -214,7 +214,8 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def record(self, event: str, facts: dict[str, object]) -> None:
-        """Append to the history (launches: predicted and measured cost)."""
+        """Append to the history (launches: predicted and measured cost); the
+        newest 10,000 of each event stay."""
 
     @abc.abstractmethod
     def history(self, event: str | None = None, *, limit: int = 100) -> list[dict[str, object]]:

@@ -48,6 +48,8 @@ from splitimage_driver.store.tables import Record, Tables, kind
 LOG = logging.getLogger(__name__)
 _DIRECTORIES = ("objects", "manifests", "tmp", "servers", "locks")
 _SERVER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+#: Events of one kind that the history keeps, the newest.
+_REMEMBERED = 10_000
 _facts = msgspec.json.Decoder(dict[str, object])
 _Result = TypeVar("_Result")
 
@@ -384,6 +386,9 @@ class LocalStore(base.Store):
         with self._database.writing() as connection:
             connection.execute("INSERT INTO history (event, time, facts) VALUES (?, ?, ?)",
                                (event, time.time(), document))
+            connection.execute(
+                "DELETE FROM history WHERE event = ?1 AND id <= (SELECT id FROM history"
+                " WHERE event = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)", (event, _REMEMBERED))
 
     def history(self, event: str | None = None, *, limit: int = 100) -> list[dict[str, object]]:
         rows = self._database.query(

@@ -25,7 +25,9 @@ class Done(NamedTuple):
 def application(tmp_path: Path) -> Any:
     """Its services are mocks of their real classes: a call that does not fit
     fails."""
+    from splitimage_driver.batches import BatchService
     from splitimage_driver.composites import CompositeService
+    from splitimage_driver.plans import PlanService
     from splitimage_driver.servers import ServerService
     from splitimage_driver.service import ImageService
     from splitimage_driver.store.base import Store
@@ -34,10 +36,13 @@ def application(tmp_path: Path) -> Any:
     store.composites.return_value = []
     store.parts.return_value = []
     store.images.return_value = []
+    images = mock.create_autospec(ImageService, instance=True)
+    images.plans = mock.create_autospec(PlanService, instance=True)
     return SimpleNamespace(
-        store=store, images=mock.create_autospec(ImageService, instance=True),
+        store=store, images=images,
         composites=mock.create_autospec(CompositeService, instance=True),
         servers=mock.create_autospec(ServerService, instance=True),
+        batches=mock.create_autospec(BatchService, instance=True),
         project="default", path=tmp_path, conf=mock.sentinel.conf, opened=[])
 
 

@@ -12,13 +12,16 @@ import msgspec
 import pytest
 
 from splitimage_driver import exceptions
+from splitimage_driver.batches import Outcome
 from splitimage_driver.capture.inspect import Proposal, Service, Software
 from splitimage_driver.capture.machine import Gold
 from splitimage_driver.doctor import Check
 from splitimage_driver.model.composite import System
 from splitimage_driver.model.entry import FileEntry
 from splitimage_driver.model.part import Layer, PartManifest, Row
-from splitimage_driver.model.plan import Request
+from splitimage_driver.model.plan import BatchStep, Lost, Quantity, Request
+from splitimage_driver.planning.cost import Rates
+from splitimage_driver.planning.weights import Weighing
 from splitimage_driver.servers import Launched, Wish
 from splitimage_driver.service import Assembled
 from splitimage_driver.store.records import Finding, QueueItem
@@ -301,7 +304,7 @@ def test_a_request_is_read(run: Run, application: Any) -> None:
     assert request.parts == ("php", "apache")
     assert request.filesets == (records.PAGE.id,)
     assert [(a.path, a.parts, a.action) for a in request.answers] == [(b"etc/motd", (), "keep")]
-    assert options == {"explain": False, "cost": "bytes"}
+    assert options == {"explain": False, "cost": "bytes", "top": 5}
 
 
 def test_one_question_has_one_answer(run: Run, application: Any) -> None:
@@ -327,11 +330,49 @@ def test_an_explanation_has_every_candidate_and_term(run: Run, application: Any)
     assert "candidates" not in run("plan", "lamp").out
 
 
+def test_an_explanation_names_what_made_a_candidate_lose(run: Run, application: Any) -> None:
+    behind = msgspec.structs.replace(records.NEAREST, cost=9.0, lost=Lost(
+        term="inject", seconds=6.5, files=("/usr/b", "/usr/a"), more=3))
+    application.images.plan.return_value = records.plan(
+        considered=(records.NEAREST, behind), rates=(Quantity(
+            name="bandwidth", unit="B/s", configured=2e8, learnt=1.5, count=3, time=1.0,
+            load=0.5, value=1e8),))
+    found = json.loads(run("plan", "lamp", "--explain", "--top", "2", "-f", "json").out)
+    assert application.images.plan.call_args.kwargs["top"] == 2
+    assert found["considered"][0]["lost_by"] == {}
+    assert found["considered"][1]["lost_by"] == {
+        "term": "inject", "seconds": 6.5, "files": ["/usr/b", "/usr/a"], "more": 3}
+    assert found["rates"][0]["used"] == 1e8
+    shown = run("plan", "lamp", "--explain").out
+    assert "inject +6.5 s" in shown and "/usr/b, /usr/a and 3 more" in shown
+    assert "1.5 x the time" in shown and "50% left" in shown
+
+
+def test_what_was_predicted_and_what_it_took(run: Run, application: Any) -> None:
+    application.store.history.return_value = [
+        {**records.plan().summary(), "time": 1e9, "event": "launch",
+         "measured": {"assembly_seconds": 5.0}}]
+    [found] = json.loads(run("plan", "--history", "--limit", "7", "-f", "json").out)["history"]
+    assert (found["predicted"], found["measured"], found["ratio"]) == (2.5, 5.0, 2.0)
+    application.store.history.assert_called_with("launch", limit=7)
+    assert "lamp+apache+php" in run("plan", "--history").out
+    for words in (("lamp", "--history"), ("--limit", "3", "lamp"), ("--top", "3", "lamp"), ()):
+        assert run("plan", *words).status == 2
+
+
+def test_weights_are_shown(run: Run, application: Any) -> None:
+    application.images.plans.weighing.return_value = Weighing(Rates(), 4.0, (Quantity(
+        name="prepare_seconds", unit="s", configured=4.0, value=4.0),))
+    [found] = json.loads(run("weights", "show", "--weights", "adaptive", "-f", "json").out)
+    assert (found["name"], found["configured"], found["learnt"]) == ("prepare_seconds", 4.0, None)
+    application.images.plans.weighing.assert_called_with("adaptive")
+
+
 def assembled(application: Any, tmp_path: Path, plan: Any = None) -> Assembled:
     done = Assembled(image=records.image("lamp+apache", "a"), disk=records.digest("d"),
                      facts={"assembly_seconds": 12.5, "injected_bytes": 4096.0})
     application.images.assembled.return_value = contextlib.nullcontext(
-        (plan or records.plan(work=object()), done))
+        (plan or records.plan(), done))
     return done
 
 
@@ -418,14 +459,14 @@ def batch(tmp_path: Path) -> Callable[[Any], Path]:
     return write
 
 
-def test_a_batch_is_launched_in_order(run: Run, application: Any, tmp_path: Path,
-                                      batch: Callable[[Any], Path]) -> None:
-    application.servers.launch.side_effect = launched
+def test_a_batch_is_launched(run: Run, application: Any, batch: Callable[[Any], Path]) -> None:
+    application.batches.launch.side_effect = lambda wishes: [
+        Outcome(launched=launched(wish)) for wish in wishes]
     file = batch([{"composite": "lamp", "parts": ["apache"], "name": "one", "memory": 256},
                   {"composite": "wiki", "on_conflict": {"/a": "keep"}, "wait": 80}])
     done = run("launch", "--batch", file, "--memory", "512", "--port", "22")
     assert done.status == 0
-    one, two = (call.args[0] for call in application.servers.launch.call_args_list)
+    [[one, two]] = application.batches.launch.call_args.args
     assert (one.request.composite, one.name, one.memory, one.ports) == ("lamp", "one", 256, (22,))
     assert (two.request.composite, two.memory, two.wait) == ("wiki", 512, 80)
     assert two.request.answers[0].path == b"a"
@@ -434,18 +475,16 @@ def test_a_batch_is_launched_in_order(run: Run, application: Any, tmp_path: Path
 
 def test_a_batch_that_fails_tells_what_runs_and_why_not_the_rest(
         run: Run, application: Any, batch: Callable[[Any], Path]) -> None:
-    def launch(wish: Wish) -> Launched:
-        if wish.request.composite == "wiki":
-            raise exceptions.NotFound(kind="composite", name="wiki", where="/store")
-        return launched(wish)
-
-    application.servers.launch.side_effect = launch
+    application.batches.launch.side_effect = lambda wishes: [
+        Outcome(error=exceptions.NoSpaceInImage(
+            mountpoint="/", needed=2, available=1, unit="bytes"))
+        if wish.request.composite == "wiki" else Outcome(launched=launched(wish))
+        for wish in wishes]
     file = batch([{"composite": name} for name in ("lamp", "wiki", "third")])
     done = run("launch", "--batch", file)
-    assert done.status == 10
-    assert "web-0" in done.out
-    assert "no composite named wiki" in done.err
-    assert application.servers.launch.call_count == 2
+    assert done.status == exceptions.NoSpaceInImage.exit_code
+    assert done.out.count("web-0") == 2
+    assert done.err.count("hint:") == 1
 
 
 def test_a_batch_is_read_as_a_whole_first(run: Run, application: Any,
@@ -455,17 +494,26 @@ def test_a_batch_is_read_as_a_whole_first(run: Run, application: Any,
     assert done.status == 15
     assert "$[1]" in done.err
     assert run("launch", "--batch", batch([{"parts": ["a"]}])).status == 15
-    application.servers.launch.assert_not_called()
+    application.batches.launch.assert_not_called()
 
 
 def test_a_dry_run_only_plans(run: Run, application: Any, batch: Callable[[Any], Path]) -> None:
     application.images.plan.return_value = records.plan()
-    file = batch([{"composite": "lamp"}, {"composite": "wiki"}])
-    found = json.loads(run("launch", "--batch", file, "--dry-run", "-f", "json").out)
-    assert [p["match"] for p in found] == ["subset", "subset"]
+    found = json.loads(run("launch", "lamp", "--dry-run", "-f", "json").out)
     assert found[0]["terms"]["download"]["value"] == 0.5
     assert run("launch", "lamp", "--dry-run", "-c", "cost").status == 0
+
+    application.batches.plan.return_value = [
+        BatchStep(requests=(1,), source=None, plan=records.plan(), estimate=records.NEAREST),
+        BatchStep(requests=(0, 2), source=1, plan=records.plan(), estimate=records.NEAREST)]
+    file = batch([{"composite": "lamp"}, {"composite": "wiki", "name": "one"},
+                  {"composite": "lamp"}])
+    one, two = json.loads(run("launch", "--batch", file, "--dry-run", "-f", "json").out)
+    assert (one["request"], one["from"], one["cost"]) == ("one", "lamp+apache", 2.5)
+    assert (two["request"], two["from"], two["requests"]) == (
+        "lamp", "request 2: one", ["0", "2"])
     application.servers.launch.assert_not_called()
+    application.batches.launch.assert_not_called()
 
 
 def test_servers_are_listed_and_shown(run: Run, application: Any) -> None:

@@ -65,7 +65,8 @@ def test_losers_are_explained(files: list[str], capsys: pytest.CaptureFixture[st
     assert plans[0]["considered"][0]["lost"]["term"] == "inject"
     assert plans[0]["considered"][0]["lost"]["files"] == ["usr/sbin/apache2"]
     assert main(["plan", *files, "--explain"]) == 0
-    assert "base (2.0 s): inject +1.0 s usr/sbin/apache2" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "base (2.0 s): inject +1.0 s" in shown and "usr/sbin/apache2" in shown
 
 
 def test_an_error_is_one_line_that_names_the_place(

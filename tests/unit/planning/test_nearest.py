@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 import types
 
 import pytest
@@ -13,7 +14,9 @@ from splitimage_driver.model.candidate import BASE, COMPLETED, Candidate
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.plan import Estimate, Source, Target
 from splitimage_driver.planning import nearest, weights
+from splitimage_driver.planning.adaptive import Load
 from splitimage_driver.planning.cost import Rates
+from splitimage_driver.planning.weights import Host
 from tests.unit.making import file, tree
 
 RATES = Rates(bandwidth=100, inject_rate=50, inject_seconds=1, remove_seconds=0.25)
@@ -121,19 +124,48 @@ def options(**changed: object) -> types.SimpleNamespace:
 @pytest.mark.parametrize(("emulate", "rate", "prepare"), [(False, 100e6, 4), (True, 15e6, 12)])
 def test_what_was_measured_where_nothing_is_set(emulate: bool, rate: float,
                                                 prepare: float) -> None:
-    found = weights.chosen(options(), emulate=emulate)
+    found = weights.chosen(options(), Host(emulate=emulate))
     assert found.rates == Rates(bandwidth=1, inject_rate=rate, inject_seconds=3,
                                 remove_seconds=4, alpha=5, beta=6, gamma=7, delta=8)
     assert found.prepare == prepare
 
 
 def test_options_are_taken_over() -> None:
-    found = weights.chosen(options(inject_rate=9.0, prepare_seconds=0.0), emulate=True)
+    found = weights.chosen(options(inject_rate=9.0, prepare_seconds=0.0), Host(emulate=True))
     assert (found.rates.inject_rate, found.prepare) == (9.0, 0.0)
+
+
+def assembly(seconds: float, **changed: object) -> dict[str, object]:
+    """A record of 10 files with 100 bytes each injected at the usual rate."""
+    return {"time": time.time(), "host_class": "here", "missing": 10, "excess": 0, "measured": {
+        "injected_bytes": 1000, "inject_seconds": seconds,
+        "assembly_seconds": seconds + 8.0}, **changed}
+
+
+def test_what_finished_assemblies_took_corrects_the_options() -> None:
+    predicted = 10 * 3.0 + 1000 / 1e3
+    host = Host(emulate=False, kind="here", history=lambda: [
+        assembly(2 * predicted), assembly(7 * predicted, host_class="elsewhere"),
+        assembly(2 * predicted)], load=lambda: Load(cpu=0.5, transfers=1))
+    found = weights.chosen(options(weights="adaptive", inject_rate=1e3), host)
+    # Twice the time, and half of the host is left.
+    assert found.rates.inject_seconds == pytest.approx(12, rel=1e-3)
+    assert found.rates.inject_rate == pytest.approx(250, rel=1e-3)
+    assert found.rates.bandwidth == 0.5
+    assert found.prepare == pytest.approx(16, rel=1e-3)
+    told = {quantity.name: quantity for quantity in found.told}
+    injecting = told["inject_seconds"]
+    assert (injecting.configured, injecting.count, injecting.load) == (3.0, 2, 0.5)
+    assert injecting.learnt == pytest.approx(2, rel=1e-3)
+    assert injecting.time == pytest.approx(time.time(), abs=60)
+    assert injecting.bounds[0] < 1 < injecting.bounds[1]
+    assert (told["bandwidth"].count, told["bandwidth"].value) == (0, 0.5)
+    assert weights.chosen(options(inject_rate=1e3), host).rates.inject_seconds == 3
+    assert weights.chosen(options(), host, "adaptive").rates.inject_seconds > 3
 
 
 def test_unknown_plugins() -> None:
     with pytest.raises(exceptions.PluginLoadFailed, match="no-such"):
         weights.equation("no-such")
     with pytest.raises(exceptions.PluginLoadFailed, match="no-such"):
-        weights.chosen(options(weights="no-such"), emulate=False)
+        weights.chosen(options(weights="no-such"), Host(emulate=False))

@@ -9,6 +9,7 @@ import pytest
 from splitimage_driver import exceptions
 from splitimage_driver.model.composite import Answer, Conflict
 from splitimage_driver.model.part import FILESET, RESTORE
+from splitimage_driver.store import local
 
 
 def _replaced(record: Any, **fields: Any) -> Any:
@@ -331,6 +332,14 @@ def test_history_is_newest_first(store: Any) -> None:
     assert found[0]["event"] == "assemble" and found[0]["parts"] == ["a", "b"]
     assert time.time() - 60 < found[0]["time"] <= time.time()
     assert [fact["number"] for fact in store.history("launch", limit=1)] == [3]
+
+
+def test_history_keeps_the_newest(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_REMEMBERED", 3)
+    store.record("capture", {"number": -1})
+    for number in range(8):
+        store.record("launch", {"number": number})
+    assert [fact["number"] for fact in store.history()] == [7, 6, 5, -1]
 
 
 def test_unknown_names(store: Any) -> None:

@@ -1,0 +1,149 @@
+"""Several launches at once, each image made from the one the plan names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+from oslo_log import log as logging
+
+from splitimage_driver import exceptions, workers
+from splitimage_driver.model.plan import BatchStep
+from splitimage_driver.plans import PlanService
+from splitimage_driver.servers import ASSEMBLED, BOOTED, Launched, Wish
+from splitimage_driver.workers import Worker
+
+if TYPE_CHECKING:
+    from splitimage_driver.application import Settings
+
+LOG = logging.getLogger(__name__)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one wish: what runs, or why it does not."""
+
+    launched: Launched | None = None
+    error: exceptions.SplitImageError | None = None
+
+
+class BatchService:
+    """:param settings: to make the application again, in other processes
+    :param parallel: launches at the same time; how many of them assemble is
+        for the store's queue to say
+    """
+
+    def __init__(self, plans: PlanService, settings: Settings, *, parallel: int) -> None:
+        self.plans, self.settings, self.parallel = plans, settings, parallel
+
+    def plan(self, wishes: Sequence[Wish]) -> list[BatchStep]:
+        """See :meth:`splitimage_driver.plans.PlanService.batch`."""
+        return self.plans.batch(
+            [msgspec.structs.replace(wish.request, booted=wish.publish == BOOTED)
+             for wish in wishes],
+            parents=[wish.publish == ASSEMBLED for wish in wishes])
+
+    def launch(self, wishes: Sequence[Wish]) -> list[Outcome]:
+        """Parents before children, independent ones side by side. Where one
+        fails, those that were to be made from it are planned again."""
+        return _Run(self, wishes).outcomes()
+
+
+class _Run:
+    """:ivar waiting: number of a wish: the one whose image it waits for
+    :ivar made: number of a wish whose image is there: its id
+    """
+
+    def __init__(self, service: BatchService, wishes: Sequence[Wish]) -> None:
+        self.service, self.wishes = service, wishes
+        self.waiting: dict[int, int | None] = {}
+        self.sources: dict[int, str | None] = {}
+        self.made: dict[int, str | None] = {}
+        self.running: dict[Worker, int] = {}
+        self.found: dict[int, Outcome] = {}
+
+    def outcomes(self) -> list[Outcome]:
+        self._plan(range(len(self.wishes)))
+        try:
+            while self.waiting or self.running:
+                for number in self._ready():
+                    self._start(number)
+                for worker, message in workers.messages(self.running):
+                    self._heard(worker, message)
+        finally:  # also where this process is told to end
+            for worker in self.running:
+                worker.end()
+            for worker in self.running:
+                worker.join()
+        return [self.found[number] for number in range(len(self.wishes))]
+
+    def _plan(self, numbers: Collection[int]) -> None:
+        """The order of these, from the store as it is now."""
+        order = list(numbers)
+        for step in self.service.plan([self.wishes[number] for number in order]):
+            first, *others = (order[number] for number in step.requests)
+            self.waiting[first] = None if step.source is None else order[step.source]
+            if step.source is None:
+                self.sources[first] = step.estimate.candidate.id
+            # The same once more: an exact match, unless it is not published.
+            for other in others:
+                self.waiting[other] = first
+
+    def _ready(self) -> Iterator[int]:
+        free = self.service.parallel - len(self.running)
+        ready = [number for number, source in self.waiting.items()
+                 if source is None or source in self.made]
+        yield from ready[:free]
+
+    def _start(self, number: int) -> None:
+        before, wish = self.waiting.pop(number), self.wishes[number]
+        source = self.sources.get(number) if before is None else self.made[before]
+        self.running[Worker(_launch, self.service.settings, wish, source,
+                            title=f"the launch of {_title(wish)}")] = number
+
+    def _heard(self, worker: Worker, message: workers.Message) -> None:
+        number = self.running[worker]
+        if message.kind == workers.TOLD:
+            self.made[number] = message.value
+            return
+        del self.running[worker]
+        worker.join()
+        if message.kind == workers.DONE:
+            self.found[number] = Outcome(launched=message.value)
+            return
+        self.found[number] = Outcome(error=message.value)
+        if number not in self.made:
+            self._again(number)
+
+    def _again(self, failed: int) -> None:
+        """Plan those anew that were to be made from one that failed, and
+        from those in turn."""
+        lost = {failed}
+        while more := {n for n, source in self.waiting.items() if source in lost} - lost:
+            lost |= more
+        lost.remove(failed)
+        if not lost:
+            return
+        for number in lost:
+            del self.waiting[number]
+        LOG.info("the launch of %s failed: planning %d others again",
+                 _title(self.wishes[failed]), len(lost))
+        try:
+            self._plan(sorted(lost))
+        except exceptions.SplitImageError as error:
+            self.found |= {number: Outcome(error=error) for number in lost}
+
+
+def _title(wish: Wish) -> str:
+    return wish.name or "+".join((wish.request.composite, *sorted(wish.request.parts)))
+
+
+def _launch(tell: Callable[[str | None], None], settings: Settings, wish: Wish,
+            source: str | None) -> Launched:
+    from splitimage_driver.application import Application
+    application = Application(*settings)
+    try:
+        launched = application.servers.launch(wish, source=source, ready=tell)
+    finally:
+        application.store.close()
+    return msgspec.structs.replace(launched, plan=launched.plan.told())

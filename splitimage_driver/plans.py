@@ -1,0 +1,298 @@
+"""The use cases of planning: one request, or several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from oslo_log import log as logging
+
+from splitimage_driver import exceptions, host
+from splitimage_driver.capture import conflicts
+from splitimage_driver.capture.identity import Identity
+from splitimage_driver.model import part as parts_
+from splitimage_driver.model.candidate import BASE, COMPLETED, Candidate, Image
+from splitimage_driver.model.composite import Answer, Composite, recipe
+from splitimage_driver.model.part import Part
+from splitimage_driver.model.plan import BatchStep, Estimate, Plan, Request, Target, Work
+from splitimage_driver.planning import explanation, nearest, target, weights
+from splitimage_driver.planning.graph import Graph, executable
+from splitimage_driver.planning.weights import Weighing
+from splitimage_driver.store.base import Store
+
+LOG = logging.getLogger(__name__)
+
+#: Finished assemblies that rates are learnt from.
+_REMEMBERED = 200
+
+_Found = tuple[Estimate, Work | None]
+
+
+class Goal(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, resolved.
+
+    :ivar parts: the closure: names of all parts to be laid
+    :ivar answers: those that apply
+    :ivar exact: the stored image that is it already
+    """
+
+    request: Request
+    composite: Composite
+    parts: tuple[str, ...]
+    filesets: tuple[Part, ...]
+    answers: tuple[Answer, ...]
+    recipe: str
+    exact: Image | None
+
+
+class PlanService:
+    """:param conf: all option groups
+    :param emulate: tells whether hardware virtualisation does not work here
+    :param owner: the project that acts
+    """
+
+    def __init__(self, conf: Any, store: Store, *, emulate: Callable[[], bool], owner: str,
+                 identity: Identity) -> None:
+        self.conf, self.store, self._emulate, self.owner = conf, store, emulate, owner
+        self.identity = identity
+
+    # -- one request ------------------------------------------------------------------
+
+    def plan(self, request: Request, *, explain: bool = False, top: int = 5,
+             cost: str | None = None, source: str | None = None) -> Plan:
+        """Find the stored image that is cheapest to complete.
+
+        :param explain: look at every candidate even if one matches exactly,
+            and tell why the ``top`` best lost
+        :param source: id of the only candidate to look at; where it is gone
+            all are
+        :raises OpenConflict: something is not decided
+        :raises NothingToCompose: no candidate can be completed
+        """
+        wanted = self._goal(request)
+        common: dict[str, Any] = {
+            "request": request, "composite": wanted.composite.id, "parts": wanted.parts,
+            "recipe": wanted.recipe, "equation": cost or self.conf.planning.cost}
+        if wanted.exact is not None and not explain:
+            best = _exact(candidate(wanted.exact))
+            return Plan(**common, estimate=best, considered=(best,), target=None, work=None)
+        goal = self._target(wanted)
+        pricing = self._pricing(cost)
+        candidates = list(self._candidates(wanted.composite))
+        if source is not None:
+            candidates = [c for c in candidates if c.id == source] or candidates
+        found = self._estimates(candidates, goal, wanted.exact, pricing)
+        best, work = found[0]
+        if best.refused:
+            raise exceptions.NothingToCompose(reason=best.refused)
+        if explain:
+            found = explanation.explained(found, top=top)
+        return Plan(**common, estimate=best, considered=tuple(e for e, _ in found), target=goal,
+                    work=None if best.match == "exact" else work,
+                    rates=pricing.weighing.told)
+
+    def _goal(self, request: Request) -> Goal:
+        composite = self.store.composite(request.composite)
+        if composite.owner != self.owner and not composite.public:
+            raise exceptions.NotFound(kind="composite", name=request.composite,
+                                      where=self.store.location)
+        names = composite.closure(request.parts)
+        filesets = tuple(self.fileset(name) for name in request.filesets)
+        # An answer applies where two of its parts meet.
+        answers = [a for a in composite.answers
+                   if len(set(a.parts).intersection(names)) >= min(2, len(a.parts))]
+        answers += request.answers
+        wanted = recipe(composite.base.disk,
+                        [composite.parts[n].id for n in names] + [f.id for f in filesets],
+                        answers, self.identity.digest_options())
+        exact = None
+        if request.booted:
+            exact = self.store.find_recipe(booted(wanted), owner=self.owner)
+        exact = exact or self.store.find_recipe(wanted, owner=self.owner)
+        return Goal(request=request, composite=composite, parts=tuple(names), filesets=filesets,
+                    answers=tuple(answers), recipe=wanted, exact=exact)
+
+    def fileset(self, name: str) -> Part:
+        """:raises NotFound: :raises InvalidInput: it is a part of another kind"""
+        part = self.store.part(name, owner=self.owner)
+        if part.kind != parts_.FILESET:
+            raise exceptions.InvalidInput(what=f"part {name}",
+                                          reason=f"it is no file set but a {part.kind} part")
+        return part
+
+    def _target(self, wanted: Goal) -> Target:
+        composite = wanted.composite
+        laid = [conflicts.laid(composite, name, self.store) for name in wanted.parts]
+        laid += [target.Laid(name=f.name, kind=f.kind, blob=f.blob,
+                             manifest=self.store.part_manifest(f.id)) for f in wanted.filesets]
+        goal = target.lay(self.store.manifest(composite.base.manifest), laid,
+                          shared=composite.shared,
+                          restore=conflicts.restore_of(composite, self.store),
+                          answers=wanted.answers, read=conflicts.reader(self.store))
+        if goal.conflicts:
+            first = goal.conflicts[0]
+            raise exceptions.OpenConflict(parts=" and ".join(first.parts) or "of the request",
+                                          path="/" + first.path.decode(errors="replace"),
+                                          reason=first.reason)
+        return goal
+
+    # -- candidates -------------------------------------------------------------------
+
+    def _candidates(self, composite: Composite) -> Iterator[Candidate]:
+        """The base and the completed images that this project may build on:
+        its own, and public ones of the composite's owner."""
+        base = composite.base
+        yield Candidate(id=composite.id, name=composite.name, kind=BASE, disk=base.disk,
+                        disk_size=base.disk_size, virtual_size=base.virtual_size,
+                        manifest=base.manifest, mounts=base.mounts, recipe="",
+                        fetch_bytes=self._fetched(base.disk, base.disk_size))
+        for image in self.store.images(composite=composite.id):
+            if image.owner == self.owner or (image.public and image.owner == composite.owner):
+                yield msgspec.structs.replace(
+                    candidate(image), fetch_bytes=self._fetched(image.disk, image.disk_size))
+
+    def _estimates(self, candidates: Sequence[Candidate], goal: Target, exact: Image | None,
+                   pricing: _Pricing) -> list[_Found]:
+        """The best first."""
+        found: list[_Found] = []
+        for each in candidates:
+            if exact is not None and each.id == exact.id:
+                found.append((_exact(each), None))
+                continue
+            try:
+                tree = self.store.manifest(each.manifest)
+            except exceptions.NotFound:
+                if self.vanished(each):
+                    continue
+                raise
+            found.append(pricing.estimate(each, tree, goal, self._fetched))
+        found.sort(key=lambda each: nearest.order(each[0]))
+        return found
+
+    def _fetched(self, digest: str, size: int | None = None) -> int:
+        if self.store.is_local(digest):
+            return 0
+        return self.store.path(digest).stat().st_size if size is None else size
+
+    def vanished(self, candidate: Candidate) -> bool:
+        """Whether a completed image was deleted, by a prune in another
+        process for instance, since it was listed."""
+        return candidate.kind == COMPLETED and all(
+            image.id != candidate.id for image in self.store.images())
+
+    # -- what it costs ----------------------------------------------------------------
+
+    @property
+    def host_class(self) -> str:
+        """Of the hosts that share what is learnt here."""
+        return self.conf.planning.host_class or host.kind(emulate=self._emulate())
+
+    def weighing(self, plugin: str | None = None) -> Weighing:
+        """:param plugin: of ``splitimage.weights``; None: the configured one
+        :raises PluginLoadFailed: there is no such plugin
+        """
+        return weights.chosen(self.conf.planning, weights.Host(
+            emulate=self._emulate(), kind=self.host_class,
+            history=lambda: reversed(self.store.history("assembly", limit=_REMEMBERED)),
+            load=lambda: host.load(sum(item.state == "running" for item in self.store.queue())),
+        ), plugin)
+
+    def _pricing(self, cost: str | None) -> _Pricing:
+        return _Pricing(self.weighing(), weights.equation(cost or self.conf.planning.cost))
+
+    # -- several requests ---------------------------------------------------------------
+
+    def batch(self, requests: Sequence[Request], *, parents: Sequence[bool] | None = None,
+              cost: str | None = None) -> list[BatchStep]:
+        """The cheapest order for all of them: each is made from a stored
+        image or from another one of the batch, which makes a minimum-cost
+        arborescence. Requests for the same image are one step.
+
+        :param parents: which of them are published, so that others can be
+            made from them; None: all
+        :raises OpenConflict: :raises NothingToCompose: for any of them
+        """
+        pricing = self._pricing(cost)
+        nodes: list[_Node] = []
+        graph = Graph()
+        known: dict[tuple[str, bool], _Node] = {}
+        for number, request in enumerate(requests):
+            plan = self.plan(request, cost=cost)
+            key = (plan.recipe, request.booted)
+            if key not in known:
+                known[key] = _Node(plan)
+                nodes.append(known[key])
+                graph.add(plan.estimate.cost)
+            known[key].add(number, published=parents is None or parents[number])
+        ways: dict[tuple[int, int], Estimate] = {}
+        for source, one in enumerate(nodes, 1):
+            made = one.made() if one.parent else None
+            for goal, other in enumerate(nodes, 1):
+                if made is None or one is other or other.plan.target is None or (
+                        one.plan.composite != other.plan.composite):
+                    continue
+                found, _ = pricing.estimate(made[0], made[1], other.plan.target, self._fetched)
+                if not found.refused:
+                    ways[source, goal] = found
+                    graph.connect(source, goal, found.cost)
+        solved = graph.solve()
+        return [BatchStep(
+            requests=tuple(nodes[node - 1].requests), plan=nodes[node - 1].plan.told(),
+            source=nodes[way.source - 1].requests[0] if way.source else None,
+            estimate=ways.get((way.source, node), nodes[node - 1].plan.estimate))
+            for node in executable(solved) for way in [solved[node]]]
+
+
+class _Pricing(msgspec.Struct, frozen=True):
+    weighing: Weighing
+    equation: Any
+
+    def estimate(self, candidate: Candidate, tree: Any, goal: Target,
+                 fetched: Callable[[str], int]) -> tuple[Estimate, Work]:
+        return nearest.estimate(candidate, tree, goal, cost=self.equation,
+                                rates=self.weighing.rates, prepare=self.weighing.prepare,
+                                fetched=fetched)
+
+
+class _Node:
+    """Of a batch.
+
+    :ivar requests: their numbers; if one of them publishes its image, such a
+        one is the first
+    :ivar parent: whether an image of it is published
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.requests, self.parent = plan, list[int](), False
+
+    def add(self, number: int, *, published: bool) -> None:
+        self.requests.insert(0 if published and not self.parent else len(self.requests), number)
+        self.parent |= published
+
+    def made(self) -> tuple[Candidate, Any] | None:
+        """The image that will be there; None: it is stored already, so it is
+        among the candidates anyway."""
+        if self.plan.exact or self.plan.target is None:
+            return None
+        start, estimate = self.plan.estimate.candidate, self.plan.estimate
+        return msgspec.structs.replace(
+            start, id=f"request:{self.requests[0]}", name="", kind=COMPLETED,
+            recipe=self.plan.recipe, fetch_bytes=0,
+            disk_size=start.disk_size + estimate.inject_bytes), self.plan.target.manifest
+
+
+def candidate(image: Image) -> Candidate:
+    return Candidate(id=image.id, name=image.name, kind=COMPLETED, disk=image.disk,
+                     disk_size=image.disk_size, virtual_size=image.virtual_size,
+                     manifest=image.manifest, mounts=image.mounts, recipe=image.recipe)
+
+
+def booted(wanted: str) -> str:
+    """The recipe of what was taken from a running server of a request."""
+    return recipe(wanted, (), options=["booted"])
+
+
+def _exact(found: Candidate) -> Estimate:
+    return Estimate(candidate=found, match="exact", cost=0.0, terms=(), missing=0,
+                    missing_bytes=0, excess=0, inject_bytes=0, fetch_bytes=found.fetch_bytes)

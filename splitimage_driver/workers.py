@@ -1,0 +1,157 @@
+"""Work in a process of its own, which tells on the way.
+
+A process and not a thread: it can be ended at any moment as a command of its
+own can, with its appliance, its scratch directory and its place in the queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Collection, Iterator
+from multiprocessing import connection
+from typing import Any
+
+import msgspec
+
+from splitimage_driver import exceptions
+from splitimage_driver.progress import Event, forward, listening
+
+TOLD, DONE, FAILED = "told", "done", "failed"
+_PROGRESS, _LOG = "progress", "log"
+#: Seconds that a worker has to tidy up when it is told to end.
+_GRACE = 30.0
+_spawning = multiprocessing.get_context("spawn")
+
+
+class Message(msgspec.Struct, frozen=True):
+    """:ivar kind: ``told``, ``done`` or ``failed``
+    :ivar value: what the work told, its result, or its error"""
+
+    kind: str
+    value: Any
+
+
+class Worker:
+    """Runs ``work(tell, *args)``; all that it is given and gives can be
+    pickled. Its progress and its log lines appear here.
+
+    :param work: a function of a module
+    :param title: what it is about, for errors
+    """
+
+    def __init__(self, work: Callable[..., Any], *args: Any, title: str) -> None:
+        self.title = title
+        self._receiver, sender = _spawning.Pipe(duplex=False)
+        self._process = _spawning.Process(
+            target=_run, args=(sender, logging.getLogger().getEffectiveLevel(), work, args))
+        self._process.start()
+        sender.close()
+
+    def receive(self) -> Message | None:
+        """The next message; None: it was progress, and has been passed on.
+        After ``done`` or ``failed`` there is no other."""
+        try:
+            kind, value = self._receiver.recv()
+        except EOFError:
+            self._process.join()
+            return Message(FAILED, exceptions.WorkerLost(
+                what=self.title, status=self._process.exitcode))
+        if kind == _PROGRESS:
+            forward(value)
+        elif kind == _LOG:
+            logging.getLogger(value.name).handle(value)
+        else:
+            if kind != TOLD:
+                self._process.join()
+            return Message(kind, value)
+        return None
+
+    def end(self) -> None:
+        """Told to tidy up and go, if it still works."""
+        self._process.terminate()
+
+    def join(self) -> None:
+        """Until it is gone, and by force after a while."""
+        self._process.join(_GRACE)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._receiver.close()
+
+
+def messages(workers: Collection[Worker]) -> Iterator[tuple[Worker, Message]]:
+    """What they have to say now; waits until one of them says something."""
+    by_receiver = {worker._receiver: worker for worker in workers}
+    for receiver in connection.wait(list(by_receiver)):
+        worker = by_receiver[receiver]  # type: ignore[index]
+        message = worker.receive()
+        if message is not None:
+            yield worker, message
+
+
+# -- in the process -----------------------------------------------------------------
+
+class _Sender:
+    """To the process that waits; of all threads."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel, self._lock = channel, threading.Lock()
+
+    def __call__(self, kind: str, value: Any) -> None:
+        with self._lock:
+            self._channel.send((kind, value))
+
+    def progress(self, event: Event) -> None:
+        self(_PROGRESS, event)
+
+
+class _Forwarding(logging.Handler):
+    def __init__(self, send: _Sender) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # As logging.handlers.QueueHandler makes a record fit for a pipe.
+        record.msg, record.args = record.getMessage(), None
+        if record.exc_info:
+            record.exc_text = "".join(traceback.format_exception(*record.exc_info))
+            record.exc_info = None
+        with contextlib.suppress(OSError):  # nobody is there any more
+            self._send(_LOG, record)
+
+
+def _run(channel: Any, level: int, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    # A key pressed reaches the whole group; the waiting process passes it on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
+    threading.Thread(target=_orphaned, daemon=True).start()
+    send = _Sender(channel)
+    logging.getLogger().addHandler(_Forwarding(send))
+    logging.getLogger().setLevel(level)
+    try:
+        with listening(send.progress):
+            result = work(lambda value: send(TOLD, value), *args)
+        send(DONE, result)
+    except exceptions.SplitImageError as error:
+        send(FAILED, error)
+    except Exception as error:
+        logging.getLogger(__name__).debug("%s", traceback.format_exc())
+        send(FAILED, exceptions.SplitImageError(reason=f"{type(error).__name__}: {error}"))
+
+
+def _end(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # tidying up is not to be disturbed
+    raise SystemExit(128 + number)
+
+
+def _orphaned() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101 (this is a child)
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
