@@ -9,6 +9,7 @@ here and at each kind of them in ``./run accept``.
 
 from __future__ import annotations
 
+import collections
 import random
 import shutil
 import signal
@@ -74,12 +75,21 @@ def test_each_moment_of_a_capture(captured: tuple[Path, Moments],
     record_property("moments of a capture", len(moments))
 
 
-def _kinds(moments: Moments) -> list[int]:
-    """The first and last of each kind of moment."""
-    places: dict[str, list[int]] = {}
-    for number, (label, _) in enumerate(moments):
-        places.setdefault(label, []).append(number)
-    return sorted({number for found in places.values() for number in (found[0], found[-1])})
+def _kinds(moments: Moments) -> list[tuple[str, int]]:
+    """The first and last of each kind of moment, as its label and how often
+    that came before. Where a directory of objects is made depends on digests,
+    and that of the base's disk is another each time."""
+    count = collections.Counter(label for label, _ in moments)
+    last = {(label, number - 1) for label, number in count.items() if label != "mkdir objects"}
+    return sorted({(label, 0) for label in count} | last)
+
+
+def _same_capture(found: State, other: State) -> bool:
+    """Of the same machine: the base's disk has other bytes each time."""
+    def known(state: State) -> set[str]:
+        return {file for file in state.files if file.startswith("manifests/")}
+    return known(found) == known(other) and len(found.files) == len(other.files) and (
+        msgspec.structs.replace(found, files=other.files) == other)
 
 
 @pytest.mark.accept
@@ -88,19 +98,20 @@ def _kinds(moments: Moments) -> list[int]:
 def test_capture_killed(captured: tuple[Path, Moments], boot_gold: Path, tmp_path: Path,
                         part: int) -> None:
     """Really killed at each kind of moment, and run again each time."""
-    moments = captured[1]
-    words = bootgold.capture(boot_gold)
-    for number in _kinds(moments)[part::8]:
-        store = tmp_path / f"store{number}"
+    after, words = state(captured[0]), bootgold.capture(boot_gold)
+    for wanted in _kinds(captured[1])[part::8]:
+        store = tmp_path / "store"
         with Child(store, *words, step=True) as child:
-            for _ in range(number + 1):
-                label = next(iter(child))
-            assert label == moments[number][0]
-            child.kill()
-            assert _killed(store, child) == moments[number][1], label
-        if not state(store).composites:
+            seen: collections.Counter[str] = collections.Counter()
+            for label in child:
+                if (label, seen[label]) == wanted:
+                    child.kill()
+                seen[label] += 1
+            found = _killed(store, child)
+        assert _same_capture(found, after) or not found.files, wanted
+        if not found.composites:
             run(store, *words)
-        assert state(store).files == state(captured[0]).files
+        assert _same_capture(state(store), after), wanted
         shutil.rmtree(store)
 
 
@@ -210,7 +221,7 @@ def test_killed_at_random_times(store: Path, boot_gold: Path, tmp_path: Path) ->
             assert _killed(new, child).files == frozenset()
     if not state(new).composites:
         run(new, *bootgold.capture(boot_gold))
-    assert state(new).files == before.files
+    assert _same_capture(state(new), before)
 
 
 @pytest.mark.must_show("main-job", 6)
