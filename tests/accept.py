@@ -3,6 +3,8 @@
 A test that is marked ``must_show(TOPIC, line)`` is evidence for that line.
 What passed is remembered with the state of the sources it passed on, so an
 interrupted run goes on where it stopped, and a changed source starts anew.
+``./run accept TOPIC -- -k WORDS`` runs some of them; two such runs may go on
+side by side.
 The numbers that a test records (``record_property``) go into the result.
 
 ``.cache/accept/TOPIC.json`` is the memory, ``.cache/accept/TOPIC-DATE.md``
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +23,7 @@ import platform
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,45 +59,50 @@ class Memory:
 
     def __init__(self, path: Path, state: str) -> None:
         self.path, self.state = path, state
-        self.tests: dict[str, dict[str, Any]] = {}
-        if path.exists():
-            told = json.loads(path.read_text())
-            if told.get("sources") == state:
-                self.tests = told["tests"]
+        self.tests = self._kept()
 
-    def save(self) -> None:
+    def _kept(self) -> dict[str, dict[str, Any]]:
+        if self.path.exists():
+            told = json.loads(self.path.read_text())
+            if told.get("sources") == self.state:
+                return dict(told["tests"])
+        return {}
+
+    def keep(self, names: Iterable[str]) -> None:
+        """What is known of these tests; another run may keep others."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(".new")
-        beside.write_text(json.dumps({"sources": self.state, "tests": self.tests}, indent=1))
-        beside.replace(self.path)
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.tests = self._kept() | {name: self.tests[name] for name in names}
+            beside = self.path.with_suffix(".new")
+            beside.write_text(json.dumps({"sources": self.state, "tests": self.tests}, indent=1))
+            beside.replace(self.path)
 
 
 class Selection:
-    """The pytest plugin: takes the topic's tests, skips what passed, remembers."""
+    """The pytest plugin: takes the topic's tests, skips what passed, remembers.
+    What ``-k`` leaves out counts as not run."""
 
     def __init__(self, topic: str, memory: Memory) -> None:
         self.topic, self.memory = topic, memory
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, config: pytest.Config,
-                                      items: list[pytest.Item]) -> None:
-        before, self.memory.tests = self.memory.tests, {}
-        chosen: list[pytest.Item] = []
-        left: list[pytest.Item] = []
+                                      items: list[pytest.Item]) -> Iterator[None]:
+        tests = self.memory.tests
         for item in items:
             lines = sorted({mark.kwargs.get("line", mark.args[-1])
                             for mark in item.iter_markers("must_show")
                             if mark.kwargs.get("topic", mark.args[0] if mark.args else "")
                             == self.topic})
-            if not lines:
-                left.append(item)
-                continue
-            known = before.get(item.nodeid, {"outcome": ""}) | {"lines": lines}
-            self.memory.tests[item.nodeid] = known
-            (left if known["outcome"] == "passed" else chosen).append(item)
-        config.hook.pytest_deselected(items=left)
+            if lines:
+                tests[item.nodeid] = tests.get(item.nodeid, {"outcome": ""}) | {"lines": lines}
+        self.memory.keep([item.nodeid for item in items if item.nodeid in tests])
+        yield
+        chosen = [item for item in items
+                  if tests.get(item.nodeid, {}).get("outcome", "passed") != "passed"]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = chosen
-        self.memory.save()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         test = self.memory.tests[report.nodeid]
@@ -107,7 +116,7 @@ class Selection:
             test["outcome"] = report.outcome
         if report.when == "teardown":
             test["facts"] = {name: str(value) for name, value in report.user_properties}
-            self.memory.save()
+            self.memory.keep([report.nodeid])
 
 
 def _reason(report: pytest.TestReport) -> str:
@@ -171,6 +180,7 @@ def main() -> int:
     if sources() != state:
         print("the sources changed meanwhile: what passed does not count for them",
               file=sys.stderr)
+    memory.keep(())  # with what another run has done meanwhile
     now = datetime.datetime.now(tz=datetime.UTC).astimezone()
     text, shown = result(options.topic, topics[options.topic], memory, now)
     where = STATE / f"{options.topic}-{now:%Y-%m-%d}.md"

@@ -12,6 +12,8 @@ import pytest
 
 from splitimage_driver.planning import arborescence
 
+pytestmark = pytest.mark.must_show("planning", 3)
+
 
 def _timed(run: Callable[[], object]) -> float:
     """Seconds of this thread: what else runs on the machine does not count."""

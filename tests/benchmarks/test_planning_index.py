@@ -20,6 +20,8 @@ from splitimage_driver.planning.cost import Rates
 from splitimage_driver.planning.difference import EQUATIONS, Pricing, Wanted
 from splitimage_driver.planning.index import CandidateIndex
 
+pytestmark = pytest.mark.must_show("planning", 3)
+
 IMAGES = int(os.environ.get("SPLITIMAGE_BENCHMARK_IMAGES", "1000000"))
 QUERIES = int(os.environ.get("SPLITIMAGE_BENCHMARK_QUERIES", "10000"))
 PARTS, SIZE, SYSTEM = 5_000, 30, "debian"

@@ -29,9 +29,13 @@ def test_a_line_is_shown_only_by_tests_that_all_passed(
 
 def test_memory_holds_for_the_same_sources_only(tmp_path: Path) -> None:
     path = tmp_path / "accept" / "topic.json"
-    memory_of(path, one="passed").save()
+    memory_of(path, one="passed").keep(["one"])
     assert accept.Memory(path, "state").tests["one"]["outcome"] == "passed"
     assert accept.Memory(path, "another").tests == {}
+    # Another run has not heard of the first one's tests.
+    other = memory_of(path, two="failed")
+    other.keep(["two"])
+    assert set(other.tests) == set(accept.Memory(path, "state").tests) == {"one", "two"}
 
 
 def test_a_line_without_a_test_spoils_the_result(

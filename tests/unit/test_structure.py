@@ -187,3 +187,18 @@ def test_every_entry_point_leads_somewhere(group: str, target: str) -> None:
 def test_every_axis_has_a_plugin_and_an_abstract_base(axis: str) -> None:
     assert axis in {group for group, _ in _entry_points()}
     assert inspect.isabstract(_found(AXES[axis]))
+
+
+@pytest.mark.must_show("planning", 6)
+def test_compiled_helpers_come_ready_made() -> None:
+    """From a registry, for many Linux systems: no compiler is asked for."""
+    compiled = 0
+    for name in _declared("requirements.txt"):
+        told = (importlib.metadata.distribution(name).read_text("WHEEL") or "").splitlines()
+        tags = [line.partition(": ")[2] for line in told if line.startswith("Tag:")]
+        assert tags, f"{name} was built here"
+        compiled += any("manylinux" in tag for tag in tags)
+        assert all(tag.endswith("-none-any") or "manylinux" in tag for tag in tags), (name, tags)
+    assert compiled >= 2
+    wanted = (ROOT / "bindep.txt").read_text()
+    assert not re.search(r"^(gcc|g\+\+|clang|build-essential|python3-dev)\b", wanted, re.MULTILINE)

@@ -23,6 +23,8 @@ from splitimage_driver.planning.adaptive import (
 )
 from splitimage_driver.planning.cost import Amounts, Rates, Weighted, total
 
+pytestmark = pytest.mark.must_show("planning", 4)
+
 CONFIGURED = Rates()
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from splitimage_driver.planning import arborescence
 
+pytestmark = pytest.mark.must_show("planning", 2)
+
 Arc = tuple[int, int, float]
 
 

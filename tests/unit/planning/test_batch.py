@@ -18,6 +18,8 @@ from splitimage_driver.planning.offline import Planner
 from tests.unit.planning import catalogs
 from tests.unit.planning.catalogs import EQUATION_NAMES, Document, Slow
 
+pytestmark = pytest.mark.must_show("planning", 2)
+
 
 def problem(seed: int, most: int) -> tuple[list[Stored], list[Wanted], Pricing, float]:
     """With the least total by networkx over costs computed the slow way."""

@@ -17,6 +17,8 @@ from splitimage_driver.planning.offline import Planner, answer, explained
 from tests.unit.planning import catalogs
 from tests.unit.planning.catalogs import EQUATION_NAMES, Slow
 
+pytestmark = pytest.mark.must_show("planning", 1)
+
 
 @pytest.mark.parametrize("block", range(20))
 def test_the_best_is_that_of_brute_force(block: int) -> None:

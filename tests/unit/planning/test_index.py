@@ -19,6 +19,8 @@ from splitimage_driver.planning.offline import Planner
 from tests.unit.planning import catalogs
 from tests.unit.planning.catalogs import EQUATION_NAMES, Document
 
+pytestmark = pytest.mark.must_show("planning", 1)
+
 
 def library(stored: Document) -> dict[str, FileSet]:
     read = catalog.read_catalog(msgspec.json.encode(stored), "catalog")

@@ -142,6 +142,7 @@ def assembly(seconds: float, **changed: object) -> dict[str, object]:
         "assembly_seconds": seconds + 8.0}, **changed}
 
 
+@pytest.mark.must_show("planning", 4)
 def test_what_finished_assemblies_took_corrects_the_options() -> None:
     predicted = 10 * 3.0 + 1000 / 1e3
     host = Host(emulate=False, kind="here", history=lambda: [
