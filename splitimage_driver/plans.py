@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,9 +18,11 @@ from splitimage_driver.model.composite import Answer, Composite, recipe
 from splitimage_driver.model.part import Part
 from splitimage_driver.model.plan import BatchStep, Estimate, Plan, Request, Target, Work
 from splitimage_driver.planning import explanation, nearest, target, weights
+from splitimage_driver.planning.adaptive import Load
 from splitimage_driver.planning.graph import Graph, executable
 from splitimage_driver.planning.weights import Weighing
 from splitimage_driver.store.base import Store
+from splitimage_driver.store.records import RUNNING
 
 LOG = logging.getLogger(__name__)
 
@@ -195,8 +198,12 @@ class PlanService:
         return weights.chosen(self.conf.planning, weights.Host(
             emulate=self._emulate(), kind=self.host_class,
             history=lambda: reversed(self.store.history("assembly", limit=_REMEMBERED)),
-            load=lambda: host.load(sum(item.state == "running" for item in self.store.queue())),
-        ), plugin)
+            load=self.load), plugin)
+
+    def load(self) -> Load:
+        """Of this host now, beside what this process does."""
+        return host.load(sum(item.state == RUNNING and item.pid != os.getpid()
+                             for item in self.store.queue()))
 
     def _pricing(self, cost: str | None) -> _Pricing:
         return _Pricing(self.weighing(), weights.equation(cost or self.conf.planning.cost))

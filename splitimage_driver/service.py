@@ -166,10 +166,13 @@ class ImageService:
                         plan = self.plan(request, source=source)
                         if plan.exact:
                             return plan, self._match(plan, held)
+                        load = self.plans.load()
                         done = self._carry_out(plan, held, publish=publish)
                     done.facts["queue_seconds"] = waited
-                    self.store.record("assembly", {**plan.summary(), "measured": done.facts,
-                                                   "host_class": self.plans.host_class})
+                    self.store.record("assembly", {
+                        **plan.summary(), "measured": done.facts,
+                        "host_class": self.plans.host_class, "host_left": load.host,
+                        "network_left": load.network})
                     return plan, done
             except exceptions.NotFound:
                 if not self.plans.vanished(plan.estimate.candidate):

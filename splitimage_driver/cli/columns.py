@@ -70,12 +70,15 @@ class Amount(FormattableColumn[float | None]):
 class Figure(FormattableColumn[float | None]):
     """A number as ``shown`` formats it; None: nothing."""
 
-    def __init__(self, value: float | None, shown: str = "{:.4g}") -> None:
+    def __init__(self, value: float | None, shown: str = "") -> None:
         super().__init__(value)
         self._shown = shown
 
     def human_readable(self) -> str:
-        return "" if self._value is None else self._shown.format(self._value)
+        if self._value is None:
+            return ""
+        return (self._shown or ("{:,.0f}" if self._value >= 1000 else "{:.4g}")).format(
+            self._value)
 
 
 class Moment(FormattableColumn[float]):

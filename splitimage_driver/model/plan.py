@@ -243,7 +243,8 @@ class Quantity(msgspec.Struct, frozen=True, kw_only=True):
         those that the configured rate predicts; within ``bounds``
     :ivar count: of the measurements behind that
     :ivar time: of the last of them, seconds since the epoch
-    :ivar load: share of the speed that this host has left now
+    :ivar load: share of the speed that this host has left now; None: it is
+        not taken into account
     :ivar value: in ``unit``, as plans use it
     """
 
@@ -254,7 +255,7 @@ class Quantity(msgspec.Struct, frozen=True, kw_only=True):
     bounds: tuple[float, float] = (1.0, 1.0)
     count: int = 0
     time: float = 0.0
-    load: float = 1.0
+    load: float | None = None
     value: float
 
 

@@ -72,7 +72,11 @@ class Learnt(msgspec.Struct, frozen=True, kw_only=True):
 
 class Assembly(msgspec.Struct, frozen=True, kw_only=True):
     """A finished assembly: what was done and the seconds it took; 0 where
-    nothing of the kind was done."""
+    nothing of the kind was done.
+
+    :ivar host_left: share of the host's speed that was left when it began;
+        ``network_left`` likewise
+    """
 
     time: float
     host_class: str = ""
@@ -84,6 +88,8 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
     removed: float = 0.0
     remove_seconds: float = 0.0
     prepare_seconds: float = 0.0
+    host_left: float = 1.0
+    network_left: float = 1.0
 
     @classmethod
     def of(cls, record: Mapping[str, object]) -> Assembly | None:
@@ -100,7 +106,9 @@ class Assembly(msgspec.Struct, frozen=True, kw_only=True):
             inject_seconds=_number(measured.get("inject_seconds")),
             removed=_number(record.get("excess")),
             remove_seconds=_number(measured.get("remove_seconds")),
-            prepare_seconds=_rest(measured))
+            prepare_seconds=_rest(measured),
+            host_left=_number(record.get("host_left", 1.0)),
+            network_left=_number(record.get("network_left", 1.0)))
 
 
 def _rest(measured: Mapping[object, object]) -> float:
@@ -164,12 +172,15 @@ class Model:
         """From one finished assembly. Quantities it did nothing of, or whose
         measurement is absurd, stay as they are."""
         c = self.configured
+        # What the load of that moment took is none of the host's own speed.
+        host, network = _share(assembly.host_left), _share(assembly.network_left)
         expected = {
-            BANDWIDTH: (assembly.fetched_bytes / c.bandwidth, assembly.fetch_seconds),
+            BANDWIDTH: (assembly.fetched_bytes / c.bandwidth,
+                        assembly.fetch_seconds * network),
             INJECTION: (assembly.injected * c.inject_seconds
-                        + assembly.injected_bytes / c.inject_rate, assembly.inject_seconds),
-            REMOVAL: (assembly.removed * c.remove_seconds, assembly.remove_seconds),
-            PREPARE: (self.prepare, assembly.prepare_seconds)}
+                        + assembly.injected_bytes / c.inject_rate, assembly.inject_seconds * host),
+            REMOVAL: (assembly.removed * c.remove_seconds, assembly.remove_seconds * host),
+            PREPARE: (self.prepare, assembly.prepare_seconds * host)}
         for name, (predicted, measured) in expected.items():
             # Also false for NaN.
             if predicted > 0 and measured > 0:

@@ -13,11 +13,10 @@ from oslo_log import log as logging
 
 from splitimage_driver import exceptions
 from splitimage_driver.store.database import Database
-from splitimage_driver.store.records import QueueItem
+from splitimage_driver.store.records import RUNNING, WAITING, QueueItem
 from splitimage_driver.store.session import Session
 
 LOG = logging.getLogger(__name__)
-WAITING, RUNNING = "waiting", "running"
 _ALL = "SELECT id, subject, state, pid, session, since FROM queue ORDER BY place"
 
 

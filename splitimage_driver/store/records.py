@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+WAITING, RUNNING = "waiting", "running"
+
 
 class QueueItem(msgspec.Struct, frozen=True, kw_only=True):
     """:ivar state: ``waiting`` or ``running``"""

@@ -165,3 +165,14 @@ def test_records_of_other_hosts_and_broken_ones_are_passed_by() -> None:
     model = learnt(history, "kvm", CONFIGURED)
     assert model.learnt[INJECTION].count == 1
     assert model.rates(1.0).inject_seconds == pytest.approx(0.002)
+
+
+def test_what_the_load_took_is_not_learnt() -> None:
+    """Half of the host was left, so it took twice the time."""
+    model, now = Model(CONFIGURED, prepare=4.0), 1000.0
+    for _ in range(10):
+        model.learn(Assembly(time=now, injected=100, injected_bytes=10**8, inject_seconds=2.2,
+                             prepare_seconds=8.0, host_left=0.5))
+    assert model.rates(now).inject_rate == pytest.approx(CONFIGURED.inject_rate)
+    assert model.preparation(now) == pytest.approx(4)
+    assert model.preparation(now, Load(cpu=0.5)) == pytest.approx(8)
