@@ -32,6 +32,11 @@ _SILENCE = 0.5
 #: Seconds that a slow program in the guest has to answer a request.
 _PATIENCE = 30.0
 _TAIL = 8192
+#: What a kernel says last where nothing but a reset will help.
+_PANIC = re.compile(r"---\[ end Kernel panic - not syncing: (.*?) \]---$")
+#: The reason that is the emulator's fault: on a busy host its clock stands
+#: still for as long as the kernel tries it out.
+_NO_CLOCK = "IO-APIC + timer doesn't work"
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]+[0-~]|[0-Z\\^_-~])")
 
@@ -95,6 +100,10 @@ class Launcher(abc.ABC):
         """Whether the guest itself has accepted a connection to that port.
         A forwarder accepts in its place, long before the guest runs."""
 
+    @abc.abstractmethod
+    def _reset(self, server: Server) -> None:
+        """Start its machine again, as a reset button does."""
+
     # -- waiting ------------------------------------------------------------------
 
     def wait(self, server: Server, guest_port: int, *, timeout: float,
@@ -134,7 +143,7 @@ class Launcher(abc.ABC):
         if port is None:
             raise exceptions.InvalidInput(what=f"port {guest_port} of server {server.name}",
                                           reason="it is not forwarded to this host")
-        began = time.monotonic()
+        began, panics = time.monotonic(), _Panics(self.console(server))
         while True:
             result = attempt(port)
             seconds = time.monotonic() - began
@@ -144,6 +153,13 @@ class Launcher(abc.ABC):
                 return seconds, result
             if not self.alive(server):
                 raise self._failed(server, "it ended before it answered")
+            reason = panics.new()
+            if reason.startswith(_NO_CLOCK):
+                LOG.warning("server %s: the kernel found no clock on this busy host; it is "
+                            "started again", server.name)
+                self._reset(server)
+            elif reason:
+                raise self._failed(server, f"its kernel panicked: {reason}")
             if seconds >= timeout:
                 raise self._failed(
                     server, f"port {guest_port} did not answer within {timeout:g} s")
@@ -194,13 +210,34 @@ class Launcher(abc.ABC):
 
     def last_lines(self, server: Server, count: int = 4) -> list[str]:
         """The end of its console, without what could play with a terminal."""
-        try:
-            with self.console(server).open("rb") as log:
-                log.seek(max(0, log.seek(0, 2) - _TAIL))
-                end = log.read(_TAIL)
-        except OSError:
-            return []
-        return printable(end)[-count:]
+        return _end(self.console(server))[1][-count:]
+
+
+class _Panics:
+    """Of a console on which a kernel may panic more than once."""
+
+    def __init__(self, console: Path) -> None:
+        self._console, self._told = console, -1
+
+    def new(self) -> str:
+        """Why the kernel hangs now; "" if it does not, or was told before."""
+        size, lines = _end(self._console)
+        found = _PANIC.search(lines[-1]) if lines else None
+        if found is None or size == self._told:
+            return ""
+        self._told = size
+        return found[1]
+
+
+def _end(console: Path) -> tuple[int, list[str]]:
+    """Size in bytes and last lines."""
+    try:
+        with console.open("rb") as log:
+            size = log.seek(0, 2)
+            log.seek(max(0, size - _TAIL))
+            return size, printable(log.read(_TAIL))
+    except OSError:
+        return 0, []
 
 
 def printable(console: bytes) -> list[str]:

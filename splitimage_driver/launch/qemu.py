@@ -239,6 +239,9 @@ class QemuLauncher(base.Launcher):
         except exceptions.ToolFailed as error:  # it may be gone by now, or hang
             LOG.debug("server %s: %s", server.id, error)
 
+    def _reset(self, server: Server) -> None:
+        self._tell(server, "system_reset")
+
     def _usernet(self, server: Server) -> str:
         with self._monitor(server) as monitor:
             return str(monitor.execute("human-monitor-command", command_line="info usernet"))

@@ -18,11 +18,16 @@ from tests.unit.launch.conftest import make
 Talk = Callable[[socket.socket], None]
 
 
+PANIC = ("[    0.040000] ---[ end Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot "
+         "with apic=debug and send a report.  Then try booting with the 'noapic' option. ]---\r\n")
+
+
 class Guest(base.Launcher):
     """A machine of which only the ports are real."""
 
     def __init__(self, log: Path) -> None:
         self.log, self.lives, self.accepted = log, 10**9, False
+        self.resets = 0
 
     def alive(self, server: Server) -> bool:
         self.lives -= 1
@@ -33,6 +38,12 @@ class Guest(base.Launcher):
 
     def _connected(self, server: Server, guest_port: int) -> bool:
         return self.accepted
+
+    def _reset(self, server: Server) -> None:
+        self.resets += 1
+        if self.resets < 3:  # it booted a little, then the same again
+            with self.log.open("a") as log:
+                log.write(f"SeaBIOS\n{PANIC}")
 
     def start(self, server: Server, *, backing: Path, backing_format: str,
               memory: int | None = None, cpus: int | None = None, ports: Sequence[int] = (),
@@ -190,3 +201,19 @@ def test_a_body_is_bounded(guest: Guest) -> None:
 def test_a_port_that_is_not_forwarded(guest: Guest) -> None:
     with pytest.raises(exceptions.InvalidInput, match="port 443 of server web"):
         guest.wait(make(guest.log.parent, ports={80: 1}), 443, timeout=1)
+
+
+@pytest.mark.parametrize(("console", "told", "resets"), [
+    ("Booting\n" + PANIC, "did not answer", 3),
+    (PANIC.replace("IO-APIC + timer doesn't work!", "VFS: no root."),
+     "kernel panicked: VFS: no root", 0),
+    (PANIC + "Rebooting in 3 seconds..\n", "did not answer", 0)])
+def test_a_kernel_that_found_no_clock_is_started_again(
+        guest: Guest, tmp_path: Path, console: str, told: str, resets: int) -> None:
+    """Any other panic ends the wait at once, if the machine does not go on by
+    itself."""
+    guest.log.write_text(console)
+    with port(lambda connection: None) as number, pytest.raises(
+            exceptions.LaunchFailed, match=told):
+        guest.wait(make(tmp_path, ports={22: number}), 22, timeout=0.5)
+    assert guest.resets == resets
