@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from splitimage_driver import conf as configuration
 from splitimage_driver import launch, store
 from splitimage_driver.batches import BatchService
 from splitimage_driver.composites import CompositeService
 from splitimage_driver.launch import accelerator
-from splitimage_driver.servers import ServerService
+from splitimage_driver.servers import Launched, ServerService, Wish
 from splitimage_driver.service import ImageService
 from splitimage_driver.store.base import Store
 
 #: The environment's answer where no --store is given.
 STORE = "SPLITIMAGE_STORE"
-
-
-#: What an application is made with: to make another in a process of its own.
-Settings = tuple[Path, Sequence[str] | None, str]
 
 
 class Application:
@@ -39,10 +37,6 @@ class Application:
         self.project = project or self.conf.store.project
         self.path = Path(path or os.environ.get(STORE) or self.conf.store.path
                          or _default()).expanduser()
-
-    @property
-    def settings(self) -> Settings:
-        return self.path, self._files, self.project
 
     @functools.cached_property
     def store(self) -> Store:
@@ -69,8 +63,20 @@ class Application:
 
     @functools.cached_property
     def batches(self) -> BatchService:
-        return BatchService(self.images.plans, self.settings,
-                            parallel=self.conf.launch.max_parallel)
+        again = functools.partial(launch_elsewhere, self.path, self._files, self.project)
+        return BatchService(self.images.plans, again, parallel=self.conf.launch.max_parallel)
+
+
+def launch_elsewhere(path: Path, files: Sequence[str] | None, project: str,
+                     tell: Callable[[str | None], Any], wish: Wish,
+                     source: str | None) -> Launched:
+    """One launch of a batch, in a process that has no application yet."""
+    application = Application(path, files, project)
+    try:
+        launched = application.servers.launch(wish, source=source, ready=tell)
+    finally:
+        application.store.close()
+    return msgspec.structs.replace(launched, plan=launched.plan.told())
 
 
 def _default() -> Path:

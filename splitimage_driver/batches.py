@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import msgspec
 from oslo_log import log as logging
@@ -13,9 +13,6 @@ from splitimage_driver.model.plan import BatchStep
 from splitimage_driver.plans import PlanService
 from splitimage_driver.servers import ASSEMBLED, BOOTED, Launched, Wish
 from splitimage_driver.workers import Worker
-
-if TYPE_CHECKING:
-    from splitimage_driver.application import Settings
 
 LOG = logging.getLogger(__name__)
 
@@ -27,14 +24,26 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: exceptions.SplitImageError | None = None
 
 
+class Launching(Protocol):
+    """One launch, in a process of its own.
+
+    :param tell: to be told the id of the completed image as soon as it is
+        there; None where nothing is published
+    :param source: id of the image to start from, if that is still there
+    """
+
+    def __call__(self, tell: Callable[[str | None], Any], wish: Wish,
+                 source: str | None) -> Launched: ...
+
+
 class BatchService:
-    """:param settings: to make the application again, in other processes
+    """:param work: can be pickled
     :param parallel: launches at the same time; how many of them assemble is
         for the store's queue to say
     """
 
-    def __init__(self, plans: PlanService, settings: Settings, *, parallel: int) -> None:
-        self.plans, self.settings, self.parallel = plans, settings, parallel
+    def __init__(self, plans: PlanService, work: Launching, *, parallel: int) -> None:
+        self.plans, self.work, self.parallel = plans, work, parallel
 
     def plan(self, wishes: Sequence[Wish]) -> list[BatchStep]:
         """See :meth:`splitimage_driver.plans.PlanService.batch`."""
@@ -98,7 +107,7 @@ class _Run:
     def _start(self, number: int) -> None:
         before, wish = self.waiting.pop(number), self.wishes[number]
         source = self.sources.get(number) if before is None else self.made[before]
-        self.running[Worker(_launch, self.service.settings, wish, source,
+        self.running[Worker(self.service.work, wish, source,
                             title=f"the launch of {_title(wish)}")] = number
 
     def _heard(self, worker: Worker, message: workers.Message) -> None:
@@ -136,14 +145,3 @@ class _Run:
 
 def _title(wish: Wish) -> str:
     return wish.name or "+".join((wish.request.composite, *sorted(wish.request.parts)))
-
-
-def _launch(tell: Callable[[str | None], None], settings: Settings, wish: Wish,
-            source: str | None) -> Launched:
-    from splitimage_driver.application import Application
-    application = Application(*settings)
-    try:
-        launched = application.servers.launch(wish, source=source, ready=tell)
-    finally:
-        application.store.close()
-    return msgspec.structs.replace(launched, plan=launched.plan.told())

@@ -128,8 +128,7 @@ class Workers:
         self.script, self.started = script, list[tuple[str, str | None]]()
         self.most = 0
 
-    def __call__(self, work: Any, settings: Any, wish: Wish, source: str | None, *,
-                 title: str) -> Fake:
+    def __call__(self, work: Any, wish: Wish, source: str | None, *, title: str) -> Fake:
         self.started.append((wish.name, source))
         return Fake(wish, self.script.get(wish.name, "done"))
 
@@ -170,7 +169,8 @@ def launch(world: World, monkeypatch: pytest.MonkeyPatch, wishes: Sequence[Wish]
     found = Workers(script)
     monkeypatch.setattr(batches, "Worker", found)
     monkeypatch.setattr(workers, "messages", found.messages)
-    service = BatchService(world.service().plans, (world.place, None, "me"), parallel=parallel)
+    work: Any = None  # the workers are none
+    service = BatchService(world.service().plans, work, parallel=parallel)
     outcomes = service.launch(wishes)
     return found, {wish.name: outcome.launched or outcome.error
                    for wish, outcome in zip(wishes, outcomes, strict=True)}
