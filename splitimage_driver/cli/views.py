@@ -232,7 +232,7 @@ class _Lost(Pairs):
 def lost(told: Mapping[str, Any]) -> str:
     if told.get("reason"):
         return str(told["reason"])
-    by = f"{told['term']} +{Amount(told['seconds']).human_readable()}"
+    by = f"{told['term']} +{Amount(told['seconds'], told.get('unit', 's')).human_readable()}"
     if not told["files"]:
         return by
     more = f" and {told['more']} more" if told["more"] else ""

@@ -193,7 +193,7 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True):
     :ivar term: that differs most from the winner's, to the loser's
         disadvantage; ``fetch`` where the image itself has to come from
         elsewhere; ``order`` where costs are equal and a tie was broken
-    :ivar seconds: by which it differs, or in the equation's own unit
+    :ivar seconds: by which it differs, or in ``unit``
     :ivar files: that the loser has to write or remove for it and the winner
         has not, the largest first
     :ivar more: how many further ones there are
@@ -205,10 +205,11 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()
     more: int = 0
     reason: str = ""
+    unit: str = "s"
 
     def told(self) -> dict[str, Any]:
         return {name: value for name, value in msgspec.structs.asdict(self).items()
-                if value != "" or name == "term"}
+                if (value != "" or name == "term") and (name, value) != ("unit", "s")}
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):

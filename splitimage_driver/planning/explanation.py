@@ -84,7 +84,8 @@ def _behind(winner: Estimate, todo: Work | None, loser: Estimate, work: Work | N
         paths = _sizes(work.excess if work else (), todo.excess if todo else ())
     else:  # of the assembly as a whole
         return Lost(term=term, seconds=by[term])
-    return named(term, by[term], paths, most=most)
+    found = named(term, by[term], paths, most=most)
+    return msgspec.structs.replace(found, unit=loser.terms[0].unit)
 
 
 def _sizes(of: Iterable[FileEntry], without: Iterable[FileEntry]) -> dict[str, int]:

@@ -110,6 +110,9 @@ def test_why_the_others_lost(world: World) -> None:
     assert other.lost.files[0] == "/usr/php"
     assert "/usr/mysql" not in other.lost.files
     assert other.lost.seconds > 0
+    counted = service.plan(request("apache", "php", "mysql"), explain=True, cost="count")
+    assert counted.considered[1].lost is not None
+    assert counted.considered[1].lost.told()["unit"] == "files"
     alone = service.plan(request("apache", "php", "mysql"), explain=True, top=1)
     assert alone.considered[1].lost is None
 
