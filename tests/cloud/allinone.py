@@ -1,0 +1,161 @@
+"""All services as one: up, down, status."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock
+
+from tests.cloud import DIRECTORY, accounts
+from tests.cloud.daemon import Daemon
+from tests.cloud.glance import Glance
+from tests.cloud.keystone import Keystone
+from tests.cloud.service import Endpoint, Service, Site
+from tests.cloud.state import Settings
+
+#: One that runs is asked this long before it counts as hung.
+_STUCK = 20.0
+#: What a person wants of the environment's programs.
+_PROGRAMS = ("openstack", "splitimage")
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+class Cloud:
+    """:param say: takes a line on what is being done"""
+
+    def __init__(self, directory: Path = DIRECTORY, say: Callable[[str], None] = _silent) -> None:
+        self.directory, self.say = directory, say
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.site = Site(directory)
+        self._lock = filelock.FileLock(directory / "lock")
+
+    @property
+    def settings(self) -> Settings:
+        return self.site.state.settings
+
+    def services(self) -> list[Service]:
+        """In the order in which they need each other."""
+        return [Keystone(self.site),
+                *(Glance(self.site, number + 1) for number in range(self.settings.glance_apis))]
+
+    def service(self, name: str) -> Service:
+        return next(service for service in self.services() if service.name == name)
+
+    def is_up(self) -> bool:
+        """All that the settings ask for runs and answers."""
+        return (self.site.packages.is_there
+                and all(service.is_current() for service in self.services())
+                and all(service.is_ready() for service in self.services()))
+
+    def up(self, settings: Settings | None = None) -> list[str]:
+        """Start what does not run, and again what is not to run as it does.
+
+        :param settings: None: those of the last time
+        :returns: names of the services started
+        :raises CloudError: with the reason, and what a log says
+        """
+        with self._lock:
+            self.site = Site(self.directory)  # as whoever had the lock left it
+            if not self.site.packages.is_there:
+                self.say("installing the packages")
+                self.site.packages.install(self.directory / "install.log")
+            if settings is not None and settings != self.settings:
+                self.site.state.settings = settings
+            self._links()
+            return [service.name for service in self._start()]
+
+    def _start(self) -> list[Service]:
+        services = self.services()
+        for daemon in self._strays(services):
+            daemon.stop()
+        for service in services:
+            service.ensure_port()
+        self.site.catalogue = [Endpoint(service.kind, service.name, service.url)
+                               for service in services if service.kind]
+        started = [service for service in services if not self._works(service)]
+        for service in started:
+            if service.stop():
+                self.say(f"starting {service.name} anew")
+            service.configure()
+        unprepared = [service for service in started if not service.is_prepared()]
+        if unprepared:
+            self.say(f"preparing {', '.join(service.name for service in unprepared)}")
+        (self.directory / "databases").mkdir(mode=0o700, exist_ok=True)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for _ in pool.map(lambda service: service.prepare(), unprepared):
+                pass
+        for service in unprepared:
+            service.set_prepared()
+        if started:
+            self.say(f"starting {', '.join(service.name for service in started)}")
+        for service in started:
+            service.start()
+        for service in services:
+            if started:
+                service.wait()
+            service.settle()
+        return started
+
+    def _works(self, service: Service) -> bool:
+        if not service.is_current():
+            return False
+        end = time.monotonic() + _STUCK
+        while not (ready := service.is_ready()) and time.monotonic() < end:
+            time.sleep(0.5)
+        return ready
+
+    def down(self, purge: bool = False) -> list[str]:
+        """End everything; what was stored stays for the next time.
+
+        :param purge: it does not; only the packages do
+        :returns: names of what ran
+        """
+        with self._lock:
+            self.site = Site(self.directory)
+            services = self.services()
+            stopped = [service.name for service in reversed(services) if service.stop()]
+            stopped += [daemon.directory.name for daemon in self._strays(services)
+                        if daemon.stop()]
+            if purge:
+                for path in self.directory.iterdir():
+                    if path.name in ("venv", "bin", "lock"):
+                        continue
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink()
+            return stopped
+
+    def status(self) -> list[tuple[str, str, str]]:
+        """Of each service: name, "up", "down" or "not ready", where it is."""
+        return [(service.name,
+                 "down" if service.daemon.pid is None
+                 else "up" if service.is_ready() else "not ready", service.url)
+                for service in self.services()]
+
+    def shell_lines(self) -> tuple[str, str]:
+        """What leads an ordinary ``openstack`` here."""
+        return (f"export OS_CLIENT_CONFIG_FILE={accounts.clouds_file(self.site)} "
+                f"OS_CLOUD={accounts.CLOUD}",
+                f'export PATH="{self.directory / "bin"}:$PATH"')
+
+    def _strays(self, services: list[Service]) -> Iterator[Daemon]:
+        """Of services that were started with other settings."""
+        wanted = {service.name for service in services}
+        return (Daemon(path.parent, self.site.state.mark)
+                for path in sorted(self.directory.glob("*/pid")) if path.parent.name not in wanted)
+
+    def _links(self) -> None:
+        """A directory for PATH with a client, and no other Python in it."""
+        (self.directory / "bin").mkdir(exist_ok=True)
+        for name in _PROGRAMS:
+            link = self.directory / "bin" / name
+            if not link.is_symlink():
+                link.symlink_to(Path("..") / "venv" / "bin" / name)
