@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -76,7 +77,8 @@ class PlanService:
         wanted = self._goal(request)
         common: dict[str, Any] = {
             "request": request, "composite": wanted.composite.id, "parts": wanted.parts,
-            "recipe": wanted.recipe, "equation": cost or self.conf.planning.cost}
+            "recipe": wanted.recipe, "equation": cost or self.conf.planning.cost,
+            "basis": self._basis(wanted.composite)}
         if wanted.exact is not None and not explain:
             best = _exact(candidate(wanted.exact))
             return Plan(**common, estimate=best, considered=(best,), target=None, work=None)
@@ -94,6 +96,15 @@ class PlanService:
         return Plan(**common, estimate=best, considered=tuple(e for e, _ in found), target=goal,
                     work=None if best.match == "exact" else work,
                     rates=pricing.weighing.told)
+
+    def current(self, plan: Plan) -> bool:
+        """Whether nothing has come or gone since it was made that could
+        change it."""
+        return plan.basis == self._basis(self.store.composite(plan.request.composite))
+
+    def _basis(self, composite: Composite) -> str:
+        images = [image.id for image in self.store.images(composite=composite.id)]
+        return hashlib.sha256(msgspec.msgpack.encode((composite, images))).hexdigest()
 
     def _goal(self, request: Request) -> Goal:
         composite = self.store.composite(request.composite)

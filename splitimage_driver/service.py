@@ -156,14 +156,14 @@ class ImageService:
                     return plan, self._match(plan, held)
                 with self.store.lock(f"recipe {self.owner} {plan.recipe}"):
                     # Another process may have published it while this one waited.
-                    plan = self.plan(request, source=source)
+                    plan = self._current(plan, source)
                     if plan.exact:
                         return plan, self._match(plan, held)
                     began = time.monotonic()
                     with self.store.turn(_title(plan)):
                         waited = time.monotonic() - began
                         # So may an image that is nearer than the one planned with.
-                        plan = self.plan(request, source=source)
+                        plan = self._current(plan, source)
                         if plan.exact:
                             return plan, self._match(plan, held)
                         load = self.plans.load()
@@ -179,6 +179,9 @@ class ImageService:
                     raise
                 LOG.info("%s was deleted meanwhile: planning again",
                          plan.estimate.candidate.name)
+
+    def _current(self, plan: Plan, source: str | None) -> Plan:
+        return plan if self.plans.current(plan) else self.plan(plan.request, source=source)
 
     def _match(self, plan: Plan, held: contextlib.ExitStack) -> Assembled:
         candidate = plan.estimate.candidate

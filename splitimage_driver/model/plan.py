@@ -266,6 +266,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     :ivar considered: every candidate, the best first
     :ivar work: what to do; None for an exact match
     :ivar rates: that the costs were computed with
+    :ivar basis: digest of what was stored when it was made
     """
 
     request: Request
@@ -278,6 +279,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     target: Target | None = None
     work: Work | None = None
     rates: tuple[Quantity, ...] = ()
+    basis: str = ""
 
     @property
     def exact(self) -> bool:

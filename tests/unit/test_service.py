@@ -25,7 +25,7 @@ from splitimage_driver.model.candidate import Image
 from splitimage_driver.model.composite import Answer, Base, Composite, Mount, PartRef, System
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.part import Layer, Part, PartManifest, Row
-from splitimage_driver.model.plan import Request, Source
+from splitimage_driver.model.plan import Plan, Request, Source
 from splitimage_driver.service import ImageService
 from splitimage_driver.store.local import LocalStore
 from tests.unit.making import Memory, directory, file, layer, tree
@@ -239,6 +239,28 @@ def test_a_failure_leaves_nothing_and_the_next_try_succeeds(world: World) -> Non
     assert world.store.images() == [] and list((world.place / "store" / "tmp").iterdir()) == []
     world.disks.error = None
     assert service.assemble(request("mysql"))[1].image is not None
+
+
+def test_nothing_is_planned_twice_unless_something_came_or_went(
+        world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    service, made = world.service(), list[str]()
+    plan = service.plans.plan
+
+    def planned(wanted: Request, **options: Any) -> Plan:
+        found = plan(wanted, **options)
+        made.append(found.estimate.candidate.name)
+        if len(made) == 1:  # what another process has done meanwhile
+            other.assemble(request("mysql"))
+        return found
+
+    other = world.service()
+    other.assemble(request("php"))
+    monkeypatch.setattr(service.plans, "plan", planned)
+    found, _ = service.assemble(request("mysql", "apache"))
+    assert made == ["lamp", found.estimate.candidate.name] == ["lamp", "lamp+mysql"]
+    made.append("")
+    service.assemble(request("php", "mysql"))
+    assert len(made) == 4
 
 
 def test_two_at_a_time_assemble_once(world: World) -> None:
