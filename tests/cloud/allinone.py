@@ -12,6 +12,7 @@ import filelock
 
 from tests.cloud import DIRECTORY, accounts
 from tests.cloud.daemon import Daemon
+from tests.cloud.database import Database
 from tests.cloud.glance import Glance
 from tests.cloud.keystone import Keystone
 from tests.cloud.service import Endpoint, Service, Site
@@ -42,7 +43,7 @@ class Cloud:
 
     def services(self) -> list[Service]:
         """In the order in which they need each other."""
-        return [Keystone(self.site),
+        return [Database(self.site), Keystone(self.site),
                 *(Glance(self.site, number + 1) for number in range(self.settings.glance_apis))]
 
     def service(self, name: str) -> Service:
@@ -58,7 +59,7 @@ class Cloud:
         """Start what does not run, and again what is not to run as it does.
 
         :param settings: None: those of the last time
-        :returns: names of the services started
+        :returns: names of the services started or stopped
         :raises CloudError: with the reason, and what a log says
         """
         with self._lock:
@@ -69,25 +70,31 @@ class Cloud:
             if settings is not None and settings != self.settings:
                 self.site.state.settings = settings
             self._links()
-            return [service.name for service in self._start()]
+            return self._start()
 
-    def _start(self) -> list[Service]:
+    def _start(self) -> list[str]:
         services = self.services()
-        for daemon in self._strays(services):
-            daemon.stop()
+        changed = [daemon.directory.name for daemon in self._strays(services) if daemon.stop()]
+        if changed:
+            self.say(f"stopped {', '.join(changed)}")
         for service in services:
             service.ensure_port()
         self.site.catalogue = [Endpoint(service.kind, service.name, service.url)
                                for service in services if service.kind]
+        for stage in sorted({service.stage for service in services}):
+            changed += self._start_stage([s for s in services if s.stage == stage])
+        return changed
+
+    def _start_stage(self, services: list[Service]) -> list[str]:
+        """Of services that can be prepared and started side by side."""
         started = [service for service in services if not self._works(service)]
         for service in started:
             if service.stop():
-                self.say(f"starting {service.name} anew")
+                self.say(f"{service.name} has to be started anew")
             service.configure()
         unprepared = [service for service in started if not service.is_prepared()]
         if unprepared:
             self.say(f"preparing {', '.join(service.name for service in unprepared)}")
-        (self.directory / "databases").mkdir(mode=0o700, exist_ok=True)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             for _ in pool.map(lambda service: service.prepare(), unprepared):
                 pass
@@ -101,7 +108,7 @@ class Cloud:
             if started:
                 service.wait()
             service.settle()
-        return started
+        return [service.name for service in started]
 
     def _works(self, service: Service) -> bool:
         if not service.is_current():

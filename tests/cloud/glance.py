@@ -61,8 +61,8 @@ class Glance(WsgiService):
             (self.stores / store).mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.site.directory / "locks").mkdir(mode=0o700, exist_ok=True)
         if self.name == NAME:
-            self.run("glance-manage", "--config-file", self.directory / "glance-api.conf",
-                     "db", "sync")
+            self.run(self.site.packages.program("glance-manage"), "--config-file",
+                     self.directory / "glance-api.conf", "db", "sync")
 
     def is_ready(self) -> bool:
         """It knows Keystone and its database."""

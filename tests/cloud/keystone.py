@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
+import grp
 import hashlib
+import os
 
 from tests.cloud import accounts
 from tests.cloud.service import REGION, Site, WsgiService, ask
@@ -57,8 +60,10 @@ class Keystone(WsgiService):
         for keys in ("fernet-keys", "credential-keys"):
             (self.directory / keys).mkdir(mode=0o700, exist_ok=True)
         self._manage("db_sync")
-        self._manage("fernet_setup", "--keystone-user", "root", "--keystone-group", "root")
-        self._manage("credential_setup", "--keystone-user", "root", "--keystone-group", "root")
+        owner = ("--keystone-user", getpass.getuser(),
+                 "--keystone-group", grp.getgrgid(os.getgid()).gr_name)
+        self._manage("fernet_setup", *owner)
+        self._manage("credential_setup", *owner)
         self._manage("bootstrap", "--bootstrap-username", accounts.ADMIN,
                      "--bootstrap-project-name", accounts.ADMIN,
                      "--bootstrap-region-id", REGION,
@@ -66,7 +71,8 @@ class Keystone(WsgiService):
                        for word in (f"--bootstrap-{interface}-url", url(self.site))))
 
     def _manage(self, *words: str) -> None:
-        self.run("keystone-manage", "--config-file", self.directory / "keystone.conf", *words,
+        self.run(self.site.packages.program("keystone-manage"), "--config-file",
+                 self.directory / "keystone.conf", *words,
                  variables={"OS_BOOTSTRAP_PASSWORD": self.site.state.password(accounts.ADMIN)})
 
     def is_ready(self) -> bool:

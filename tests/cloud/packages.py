@@ -44,10 +44,12 @@ class Packages:
     def install(self, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
-            if not self.program("python").exists():
+            made = self.directory / ".made"
+            if not made.exists():  # or not to its end
                 shutil.rmtree(self.directory, ignore_errors=True)
                 self._run([_PYTHON, "-m", "venv", "--system-site-packages", self.directory],
                           output.fileno(), log)
+                made.touch()
             self._run([self.program("pip"), "install", "--progress-bar", "off",
                        "--constraint", _HERE / "constraints.txt",
                        "--requirement", _HERE / "requirements.txt", "--editable", ROOT],

@@ -6,6 +6,7 @@ import abc
 import hashlib
 import http.client
 import json
+import shutil
 import subprocess
 import time
 import urllib.parse
@@ -20,6 +21,8 @@ from tests.cloud.packages import Packages
 from tests.cloud.state import State, is_free, write_private
 
 REGION = "RegionOne"
+DATABASE = "database"
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Endpoint(NamedTuple):
@@ -47,8 +50,11 @@ class Site:
 
     def database(self, name: str) -> str:
         """For ``[database] connection``."""
-        # A second writer waits for the first one.
-        return f"sqlite:///{self.directory / 'databases' / name}.sqlite?timeout=60"
+        return (f"mysql+pymysql://{name}:{self.database_password(name)}@{HOST}:"
+                f"{self.state.port(DATABASE)}/{name}")
+
+    def database_password(self, name: str) -> str:
+        return self.state.password(f"{DATABASE}-{name}")
 
     def driver_key(self) -> str:
         """The same as long as this project's sources are."""
@@ -64,9 +70,11 @@ class Service(abc.ABC):
     it is ready. Everything may be called again at any time.
 
     :ivar loads_driver: it runs code of this project
+    :ivar stage: it starts when those of lower stages are ready
     :ivar kind: what it is in Keystone's catalogue; "": not there
     """
 
+    stage = 1
     loads_driver = False
     kind = ""
     #: Given to it on a host that does much else.
@@ -166,24 +174,23 @@ class Service(abc.ABC):
         return self.daemon.stop()
 
     def environment(self) -> dict[str, str]:
-        path = f"{self.site.packages.directory / 'bin'}:/usr/local/sbin:/usr/local/bin" \
-               ":/usr/sbin:/usr/bin:/sbin:/bin"
+        path = f"{self.site.packages.directory / 'bin'}:{_SYSTEM_PATH}"
         return (clean_environment() | {"PATH": path} | self.variables()
                 | self.site.state.settings.environment)
 
-    def run(self, program: str, *words: str | Path,
+    def run(self, program: Path, *words: str | Path,
             variables: Mapping[str, str] | None = None) -> None:
         """One of its management commands; the output goes to its log.
 
         :param variables: what is not for the command line, which everybody sees
         """
         with self.daemon.log.open("ab") as log:
-            done = subprocess.run([self.site.packages.program(program), *words],
+            done = subprocess.run([program, *words],
                                   stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                   env={**self.environment(), **(variables or {})},
                                   umask=0o077, check=False)
         if done.returncode:
-            raise CloudError(f"{self.name}: {program} {words[-1]} has failed, see "
+            raise CloudError(f"{self.name}: {program.name} has failed, see "
                              f"{self.daemon.log}", self.daemon.tail())
 
     def ini(self, name: str, sections: config.Sections, packaged: str = "") -> str:
@@ -214,6 +221,17 @@ class WsgiService(Service):
                 "--chunked-input-limit", str(1 << 30), "--chunked-input-timeout", "60"]
 
 
+def tool(name: str) -> Path:
+    """A program of the distribution.
+
+    :raises CloudError: it is not installed
+    """
+    found = shutil.which(name, path=_SYSTEM_PATH)
+    if found is None:
+        raise CloudError(f"{name} is missing: ./run cloud installs what the cloud needs")
+    return Path(found)
+
+
 class Answer(NamedTuple):
     status: int
     headers: Message
@@ -227,7 +245,7 @@ def ask(url: str, headers: Mapping[str, str] | None = None,
     Without a library's retries and proxies: it is asked while a service starts.
     """
     parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=30)
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)
     try:
         connection.request(
             "GET" if body is None else "POST", parts._replace(scheme="", netloc="").geturl(),

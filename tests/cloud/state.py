@@ -109,6 +109,10 @@ class State:
         if self._kept.done.pop(step, None) is not None:
             self.save()
 
+    def forget_all(self) -> None:
+        self._kept.done.clear()
+        self.save()
+
     def save(self) -> None:
         write_private(self.path, msgspec.json.format(msgspec.json.encode(self._kept)).decode())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import re
 import subprocess
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.functional.cloud",)
 pytestmark = [pytest.mark.accept, pytest.mark.must_show("glance", 1)]
+
+SERVICES = ("database", "keystone", "glance")
 
 Note = Callable[[str, object], None]
 
@@ -89,7 +92,7 @@ def test_up_again_changes_nothing(cloud: TestCloud, record_property: Note) -> No
     def state() -> dict[str, object]:
         files = [path for path in cloud.directory.glob("*")
                  if path.is_file() and path.name != "lock"]
-        files += [path for name in ("keystone", "glance") for path in
+        files += [path for name in SERVICES for path in
                   cloud.service(name).directory.glob("*") if path.name != "log"]
         return {str(path): (path.stat().st_mtime_ns, path.read_bytes())
                 for path in files if path.is_file()}
@@ -114,13 +117,13 @@ def test_status_tells_each_service(cloud: TestCloud) -> None:
     done = run("status")
     assert done.status == 0
     assert [line.split() for line in done.out.splitlines()] == [
-        [name, "up", cloud.service(name).url] for name in ("keystone", "glance")]
+        [name, "up", cloud.service(name).url] for name in SERVICES]
 
 
 def test_a_killed_glance_comes_back(cloud: TestCloud, image: Image, tmp_path: Path,
                                     record_property: Note) -> None:
     cloud.kill(glance.NAME)
-    assert run("status").out.splitlines()[1].split()[:2] == ["glance", "down"]
+    assert run("status").out.splitlines()[2].split()[:2] == ["glance", "down"]
     began = time.monotonic()
     assert cloud.up() == ["glance"]
     record_property("glance after SIGKILL", f"{time.monotonic() - began:.1f} s")
@@ -137,11 +140,27 @@ def test_a_worker_that_outlived_its_master_does_not_stand_in_the_way(cloud: Test
 
 def test_several_apis_and_workers_share_what_they_have(cloud: TestCloud, image: Image) -> None:
     with cloud.configured(glance_apis=2, glance_workers=2):
-        second = cloud.service(glance.name(2))
-        answer = service.ask(f"{second.url}/v2/images/{image.id}/file", token(cloud))
+        urls = [cloud.service(glance.name(number)).url for number in (1, 2)]
+        answer = service.ask(f"{urls[1]}/v2/images/{image.id}/file", token(cloud))
         assert answer is not None and answer.body == image.content
-        assert len(second.daemon.processes()) == 3, "a master and two workers"
-    assert second.daemon.processes() == []
+        second = cloud.service(glance.name(2)).daemon
+        assert len(second.processes()) == 3, "a master and two workers"
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            done = list(pool.map(lambda n: written(cloud, urls[n % 2]), range(32)))
+        assert done == [(201, 204, 204)] * 32, "many write at the same time"
+    assert second.processes() == []
+
+
+def written(cloud: TestCloud, url: str) -> tuple[int, int, int]:
+    """An image of alpha's is made, filled and deleted at one of the APIs."""
+    session = cloud.alpha.session
+    made = session.post(f"{url}/v2/images", raise_exc=False, json={
+        "name": "written", "disk_format": "raw", "container_format": "bare"})
+    where = f"{url}/v2/images/{made.json()['id']}"
+    filled = session.put(f"{where}/file", data=os.urandom(1 << 18), raise_exc=False,
+                         headers={"Content-Type": "application/octet-stream"})
+    deleted = session.delete(where, raise_exc=False)
+    return made.status_code, filled.status_code, deleted.status_code
 
 
 def test_options_and_filters_of_a_test_reach_glance(cloud: TestCloud) -> None:
@@ -173,7 +192,7 @@ def test_options_and_filters_of_a_test_reach_glance(cloud: TestCloud) -> None:
 def test_only_this_host_and_only_its_owner_get_at_it(cloud: TestCloud) -> None:
     # Address and port in hexadecimal, the other end, the state: 0A is listening.
     table = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
-    for name in ("keystone", "glance"):
+    for name in SERVICES:
         port = int(cloud.service(name).url.rpartition(":")[2])
         assert re.findall(rf" (\w+):{port:04X} \S+ 0A ", table) == ["0100007F"]
     password = cloud.control.site.state.password("alpha").encode()
