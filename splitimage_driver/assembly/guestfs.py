@@ -37,6 +37,8 @@ _COMMAND = 96 * 1024
 _LOST = re.compile(r"(?<!not supported) error, dev \w+, sector .*WRITE.*")
 #: How tar ends, whatever the reason was.
 _UNTELLING = "Exiting with failure status due to previous errors"
+#: Likewise where a file system became full in the middle of a write.
+_SHORT = re.compile(r"Wrote only \d+ of \d+ bytes$")
 _SOCKETS = 'find "$@" -mindepth 1 -maxdepth 1 -type s -delete'
 _FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat")
 
@@ -389,4 +391,5 @@ def _line(error: BaseException) -> str:
     """The last line of what libguestfs says: the reason, not the story."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.endswith(_UNTELLING)]
-    return (telling or lines or [type(error).__name__])[-1]
+    last = (telling or lines or [type(error).__name__])[-1]
+    return f"{last}: No space left on device" if _SHORT.search(last) else last

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 
 from tests.functional import bootgold, dying, smallgold
 from tests.functional.command import Command
+
+# A shell starts what is to run in the background deaf to SIGINT, and so would
+# be the commands that are to answer it here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
