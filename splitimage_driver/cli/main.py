@@ -181,7 +181,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = 128 + signal.SIGPIPE
     except OSError as error:  # no room for what it says
         status = errors.tell(error)
-    if status == 128 + signal.SIGPIPE:
-        # Nobody reads on: what is still buffered goes nowhere, quietly.
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # What is still buffered goes nowhere, quietly: its error would take
+        # the place of the status at the very end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status

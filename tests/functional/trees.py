@@ -63,20 +63,20 @@ class Mounted:
                  mounts: Sequence[tuple[int, str]]) -> None:
         self.pid, self._root, self.raw, self.mounts = pid, root, raw, tuple(mounts)
         self.root = Path(f"/proc/{pid}/root{root}")
+        # Its root too: this may be a chroot.
+        self._enter = ("nsenter", f"--target={pid}", "--mount", "--root")
 
     def manifest(self) -> Manifest:
         return DirTree(self.root).manifest()
 
     def keep(self, disk: Path, format: str) -> None:
         """Write the tree as it is now into a disk file."""
-        subprocess.run(["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "fsfreeze", "--freeze",
-                        str(self._root)], check=True)
+        subprocess.run([*self._enter, "fsfreeze", "--freeze", str(self._root)], check=True)
         try:
             subprocess.run(["qemu-img", "convert", "-U", "-f", "raw", "-O", format,
                             str(self.raw), str(disk)], check=True)
         finally:
-            subprocess.run(["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "fsfreeze",
-                            "--unfreeze", str(self._root)], check=True)
+            subprocess.run([*self._enter, "fsfreeze", "--unfreeze", str(self._root)], check=True)
 
     def read(self, path: str) -> bytes:
         return (self.root / path.lstrip("/")).read_bytes()
@@ -84,8 +84,7 @@ class Mounted:
     def run(self, script: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a shell script inside the tree, natively, as its root user."""
         done = subprocess.run(
-            ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "chroot", str(self._root),
-             "/bin/sh", "-ec", script],
+            [*self._enter, "chroot", str(self._root), "/bin/sh", "-ec", script],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"})
         if check and done.returncode:
@@ -106,7 +105,9 @@ def mounted(disk: Path, *, format: str = "qcow2") -> Iterator[Mounted]:
         partitions = _partitions(raw)
         places = [str(word) for _, *place in partitions for word in place]
         holder = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "--", "/bin/sh", "-c", _SCRIPT,
+            # Where / is no mount point (a chroot) its propagation cannot be changed.
+            ["unshare", "--mount", "--propagation",
+             "private" if _root_is_mounted() else "unchanged", "--", "/bin/sh", "-c", _SCRIPT,
              "sh", str(raw), str(root), *places],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert holder.stdin is not None and holder.stdout is not None
@@ -119,6 +120,11 @@ def mounted(disk: Path, *, format: str = "qcow2") -> Iterator[Mounted]:
             told = holder.stdout.read()
             holder.stdout.close()
             assert (holder.wait(), told) == (0, "done\n")
+
+
+def _root_is_mounted() -> bool:
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split()[4] == "/" for line in mounts)
 
 
 def _partitions(raw: Path) -> list[tuple[int, int, int, str]]:
