@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.functional.cloud import TestCloud
 
 pytest_plugins = ("tests.functional.cloud",)
-pytestmark = [pytest.mark.accept, pytest.mark.must_show("glance", 1)]
+pytestmark = pytest.mark.accept
 
 SERVICES = ("database", "keystone", "glance")
 
