@@ -39,6 +39,7 @@ _LOST = re.compile(r"(?<!not supported) error, dev \w+, sector .*WRITE.*")
 _UNTELLING = "Exiting with failure status due to previous errors"
 #: Likewise where a file system became full in the middle of a write.
 _SHORT = re.compile(r"Wrote only \d+ of \d+ bytes$")
+_SUBVOLUME = re.compile(r"^(btrfsvol:/dev/)[hsv]d[a-z]+(?=\d*/)")
 _SOCKETS = 'find "$@" -mindepth 1 -maxdepth 1 -type s -delete'
 _FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat")
 
@@ -201,7 +202,7 @@ class DiskSession(Session):
         found = []
         points = g.inspect_get_mountpoints(roots[0])
         for point in sorted(points, key=lambda p: (len(p), p)):
-            device = points[point]
+            device = _first_disk(points[point])
             fstype = g.vfs_type(device)
             if fstype not in _FILESYSTEMS:
                 raise exceptions.Unsupported(
@@ -385,6 +386,13 @@ def _chunks(paths: Iterable[bytes]) -> Iterator[tuple[str, int]]:
         size += len(escaped)
     if piece:
         yield "".join(piece), len(piece)
+
+
+def _first_disk(mountable: str) -> str:
+    """A subvolume by the name that its disk has in every appliance. The kernel
+    may find the appliance's own disk first; libguestfs hides that for plain
+    devices only, and the name is kept for other appliances."""
+    return _SUBVOLUME.sub(r"\1sda", mountable)
 
 
 def _line(error: BaseException) -> str:
