@@ -162,6 +162,12 @@ class TooLarge(SplitImageError):
     exit_code = 28
 
 
+class BadImage(SplitImageError):
+    message = "image %(image)s is refused: %(reason)s"
+    hint = "it was not made by this project, or was changed since: delete it, or capture again"
+    exit_code = 29
+
+
 # -- 30..39: resources ---------------------------------------------------------
 
 class NoSpaceInImage(SplitImageError):
@@ -190,8 +196,8 @@ class StoreVersion(SplitImageError):
 
 
 class QuotaExceeded(SplitImageError):
-    message = "project %(project)s is over its limit of completed images: %(reason)s"
-    hint = "delete images or servers, or raise the limits in [retention]"
+    message = "project %(project)s has no quota left: %(reason)s"
+    hint = "free some: splitimage image prune --max-count N, or ask the operator for more"
     exit_code = 34
 
 
@@ -250,3 +256,35 @@ class WorkerLost(SplitImageError):
     message = "%(what)s ended without a result (status %(status)s)"
     hint = "run it again; if memory is short, lower [launch] max_parallel"
     exit_code = 47
+
+
+# -- 50..59: the cloud around us ------------------------------------------------
+
+class CloudUnreachable(SplitImageError):
+    message = "%(where)s does not answer: %(reason)s"
+    hint = "check that the service runs and that clouds.yaml names it, then run the command again"
+    exit_code = 50
+
+
+class NotPermitted(SplitImageError):
+    message = "%(where)s does not permit to %(what)s: %(reason)s"
+    hint = "log in as somebody who may, or ask the operator of the cloud"
+    exit_code = 51
+
+
+class CloudRefused(SplitImageError):
+    message = "%(where)s refused to %(what)s: %(reason)s"
+    hint = "correct what it names and run the command again"
+    exit_code = 52
+
+
+class CloudFailed(SplitImageError):
+    message = "%(where)s failed to %(what)s: %(reason)s"
+    hint = "run the command again; if it stays so, look at the log of the service"
+    exit_code = 53
+
+
+class ChangedMeanwhile(SplitImageError):
+    message = "%(kind)s %(name)s was changed by somebody else meanwhile"
+    hint = "look at it again, then run the command again"
+    exit_code = 54

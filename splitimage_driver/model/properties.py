@@ -1,0 +1,223 @@
+"""What a Glance image says of itself: the properties of schema 1.
+
+====================  ==========================================================
+all                   ``splitimage_schema`` (``1``), ``splitimage_role``,
+                      ``splitimage_os`` (digest of the base's manifest; not on
+                      file sets, which fit every system)
+composite             ``splitimage_manifest``, ``splitimage_restore``, and
+                      ``splitimage_part_NAME`` for each part: ``IMAGE DIGEST``
+part                  ``splitimage_manifest``, ``splitimage_digest``,
+                      ``splitimage_blob`` (sha256 of the squashfs)
+completed             ``splitimage_manifest``, ``splitimage_composite``,
+                      ``splitimage_recipe``, ``splitimage_parts``,
+                      ``splitimage_filesets``, ``splitimage_disk`` (sha256 of the
+                      data), ``splitimage_tree`` (digest of the manifest),
+                      ``splitimage_size`` (of the disk as the guest sees it),
+                      ``splitimage_used`` (seconds since the epoch),
+                      ``splitimage_booted``
+manifest, part        ``splitimage_for``: image it was stored for
+====================  ==========================================================
+
+Values have at most 255 bytes, because Nova cuts longer ones silently: a list
+that is longer goes on in ``NAME_1``, ``NAME_2`` and so on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from splitimage_driver import exceptions
+from splitimage_driver.model.candidate import Image
+from splitimage_driver.model.composite import MAX_PARTS, Composite
+from splitimage_driver.model.part import NAME, Part
+
+SCHEMA = "1"
+PREFIX = "splitimage_"
+MAX_VALUE = 255
+
+COMPOSITE, PART, MANIFEST, COMPLETED = "composite", "part", "manifest", "completed"
+ROLES = (COMPOSITE, PART, MANIFEST, COMPLETED)
+
+_OF_PART = PREFIX + "part_"
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_IMAGE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+#: Continued lists have no more pieces: 64 names of 63 bytes fit.
+_PIECES = 20
+
+
+class Link(NamedTuple):
+    """What a composite says of a part.
+
+    :ivar image: id of the part's Glance image
+    :ivar digest: the part's id
+    """
+
+    image: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.image} {self.digest}"
+
+
+class Links(NamedTuple):
+    """The parts of a composite: by name, and the restore part."""
+
+    parts: dict[str, Link]
+    restore: Link
+
+
+# -- writing -----------------------------------------------------------------------
+
+
+def common(role: str, system: str = "") -> dict[str, str]:
+    found = {"splitimage_schema": SCHEMA, "splitimage_role": role}
+    return found | {"splitimage_os": system} if system else found
+
+
+def of_composite(found: Composite, manifest: str, links: Links) -> dict[str, str]:
+    """:param manifest: id of the image that holds the record"""
+    return {**common(COMPOSITE, found.base.manifest), "splitimage_manifest": manifest,
+            "splitimage_restore": str(links.restore),
+            **{_OF_PART + name: str(link) for name, link in links.parts.items()}}
+
+
+def of_part(found: Part, manifest: str, system: str = "") -> dict[str, str]:
+    return {**common(PART, system), "splitimage_manifest": manifest,
+            "splitimage_digest": found.id, "splitimage_blob": found.blob or "none"}
+
+
+def of_completed(found: Image, manifest: str, system: str) -> dict[str, str]:
+    return {**common(COMPLETED, system), "splitimage_manifest": manifest,
+            "splitimage_composite": found.composite, "splitimage_recipe": found.recipe,
+            **_pieces("splitimage_parts", found.parts),
+            **_pieces("splitimage_filesets", found.filesets),
+            "splitimage_disk": found.disk, "splitimage_tree": found.manifest,
+            "splitimage_size": str(found.virtual_size), "splitimage_used": used(found.last_used),
+            "splitimage_booted": str(found.booted)}
+
+
+def used(seconds: float) -> str:
+    """The value of ``splitimage_used``."""
+    return f"{seconds:.3f}"
+
+
+def _pieces(name: str, words: Iterable[str]) -> dict[str, str]:
+    pieces = [""]
+    for word in words:
+        if pieces[-1] and len(pieces[-1]) + 1 + len(word) > MAX_VALUE:
+            pieces.append("")
+        pieces[-1] += ("," if pieces[-1] else "") + word
+    return {f"{name}_{number}" if number else name: piece
+            for number, piece in enumerate(pieces) if piece or not number}
+
+
+# -- reading -----------------------------------------------------------------------
+
+
+def role(image: Mapping[str, Any]) -> str:
+    """What the image is; "" for any other image.
+
+    :raises BadImage: of a schema that this release does not read
+    """
+    found = image.get("splitimage_role")
+    if found not in ROLES:
+        return ""
+    if image.get("splitimage_schema") != SCHEMA:
+        raise bad(image, f"its schema is {str(image.get('splitimage_schema'))[:20]!r}, this "
+                         f"release reads {SCHEMA}")
+    return str(found)
+
+
+def check(image: Mapping[str, Any], wanted: str) -> None:
+    """:raises BadImage: it is no image of that role"""
+    if role(image) != wanted:
+        raise bad(image, f"it is no {wanted} image")
+
+
+def links(image: Mapping[str, Any]) -> Links:
+    """The parts of a composite.
+
+    :raises BadImage: a property is not as this project writes it
+    """
+    check(image, COMPOSITE)
+    names = [key for key in image if key.startswith(_OF_PART)]
+    if len(names) > MAX_PARTS:
+        raise bad(image, f"it has {len(names)} parts, at most {MAX_PARTS} are allowed")
+    found = {}
+    for key in sorted(names):
+        name = key.removeprefix(_OF_PART)
+        if not NAME.match(name):
+            raise bad(image, f"{key[:80]!r} names no part")
+        found[name] = _link(image, key)
+    return Links(found, _link(image, "splitimage_restore"))
+
+
+def _link(image: Mapping[str, Any], key: str) -> Link:
+    match str(image.get(key, "")).split(" "):
+        case [target, digest] if _IMAGE.match(target) and _DIGEST.match(digest):
+            return Link(target, digest)
+    raise bad(image, f"{key[:80]} is not an image's id and a digest")
+
+
+def manifest(image: Mapping[str, Any]) -> str:
+    """Id of the image that holds the manifest."""
+    found = str(image.get("splitimage_manifest", ""))
+    if not _IMAGE.match(found):
+        raise bad(image, "splitimage_manifest is no image's id")
+    return found
+
+
+def digest(image: Mapping[str, Any], name: str = "splitimage_digest") -> str:
+    """:raises BadImage: the property is no sha256"""
+    found = str(image.get(name, ""))
+    if not _DIGEST.match(found):
+        raise bad(image, f"{name} is no sha256")
+    return found
+
+
+def blob(image: Mapping[str, Any]) -> str:
+    """sha256 of a part's squashfs; "" where it has none."""
+    return "" if image.get("splitimage_blob") == "none" else digest(image, "splitimage_blob")
+
+
+def words(image: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A list, with what it goes on in."""
+    pieces = [image.get(name)]
+    while len(pieces) < _PIECES and (more := image.get(f"{name}_{len(pieces)}")):
+        pieces.append(more)
+    return tuple(word for piece in pieces if piece for word in str(piece).split(","))
+
+
+def completed(image: Mapping[str, Any], created: float) -> Image:
+    """The record of a completed image; its mounts are those of its composite.
+
+    :param created: seconds since the epoch
+    :raises BadImage:
+    """
+    check(image, COMPLETED)
+    parts, filesets = words(image, "splitimage_parts"), words(image, "splitimage_filesets")
+    if not all(NAME.match(name) for name in parts):
+        raise bad(image, "splitimage_parts names what is no part")
+    if not all(_DIGEST.match(each) for each in filesets):
+        raise bad(image, "splitimage_filesets names what is no digest")
+    if not _IMAGE.match(str(image.get("splitimage_composite", ""))):
+        raise bad(image, "splitimage_composite is no image's id")
+    try:
+        size = int(image["splitimage_size"])
+        last_used = float(image["splitimage_used"])
+    except (KeyError, ValueError) as error:
+        raise bad(image, "splitimage_size or splitimage_used is no number") from error
+    return Image(
+        id=image["id"], name=str(image.get("name") or ""),
+        composite=image["splitimage_composite"], parts=parts, filesets=filesets,
+        recipe=digest(image, "splitimage_recipe"), disk=digest(image, "splitimage_disk"),
+        disk_size=int(image.get("size") or 0), virtual_size=size,
+        manifest=digest(image, "splitimage_tree"), mounts=(), owner=str(image["owner"]),
+        public=image.get("visibility") == "public", created=created, last_used=last_used,
+        booted=image.get("splitimage_booted") == "True")
+
+
+def bad(image: Mapping[str, Any], reason: str) -> exceptions.BadImage:
+    return exceptions.BadImage(image=image.get("id", "?"), reason=reason)

@@ -1,0 +1,191 @@
+"""Contents up and down: streamed, verified, retried.
+
+Memory is constant: a piece at a time. A download goes on where it was cut off,
+if the image's store can read from an offset, else it begins again. An upload
+that was cut off begins again, with a new record where Glance has not given the
+old one back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from oslo_log import log as logging
+
+from splitimage_driver import exceptions
+from splitimage_driver.progress import Operation
+from splitimage_driver.store.glance import api
+from splitimage_driver.store.glance.api import Description, Images, Passing
+
+LOG = logging.getLogger(__name__)
+PIECE = 1 << 20
+_ATTEMPTS, _PAUSE = 5, 1.0
+#: Hashes of the image service that are checked; it names which one it has.
+_KNOWN = ("sha512", "sha256", "sha384", "blake2b")
+
+
+class _Reading(io.RawIOBase):
+    """A file on its way up: hashed and counted as it is read."""
+
+    def __init__(self, content: BinaryIO, size: int, operation: Operation) -> None:
+        self._content, self._size, self._operation = content, size, operation
+        self.hash = hashlib.sha512()
+        self.begun = False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        self.begun = True
+        piece = self._content.read(PIECE if size is None or size < 0 else size)
+        self.hash.update(piece)
+        self._operation.advance(len(piece))
+        return piece
+
+    def __len__(self) -> int:
+        return self._size
+
+
+def upload(images: Images, image: str, path: Path, *, store: str = "",
+           renew: Callable[[], str] | None = None) -> str:
+    """Give an image its data.
+
+    :param store: of Glance's; "": its default one
+    :param renew: makes another record when this one cannot be used again;
+        None: that is an error then
+    :returns: id of the image that has the data
+    :raises DigestMismatch: Glance has stored something else
+    :raises QuotaExceeded: :raises CloudFailed: :raises CloudUnreachable:
+    """
+    size = path.stat().st_size
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with path.open("rb") as content, Operation("upload", size, subject=image) as operation:
+                reading = _Reading(content, size, operation)
+                images.put(image, reading, store=store)  # type: ignore[arg-type]
+            verify(images.get(image), "sha512", reading.hash.hexdigest())
+            return image
+        except (ConnectionError, Passing) as error:
+            LOG.info("upload of image %s broke off (attempt %d): %s", image, attempt, error)
+            if attempt == _ATTEMPTS:
+                raise _given_up(images, "upload an image", error) from error
+            time.sleep(_PAUSE * attempt)
+            found = images.get(image)
+            if found["status"] == api.ACTIVE:  # only its answer was lost
+                verify(found, "sha512", _sha512(path))
+                return image
+            if found["status"] != api.QUEUED:
+                # As long as Glance still holds it nothing else can be put there.
+                if renew is None:
+                    raise _given_up(images, "upload an image", error) from error
+                with contextlib.suppress(exceptions.SplitImageError):
+                    images.discard(image)
+                image = renew()
+    raise AssertionError
+
+
+def _given_up(images: Images, what: str, error: Exception) -> exceptions.SplitImageError:
+    if isinstance(error, ConnectionError):
+        return exceptions.CloudUnreachable(where=images.where, reason=str(error))
+    return exceptions.CloudFailed(where=images.where, what=what, reason=str(error))
+
+
+def verify(image: Description, algorithm: str, found: str) -> None:
+    """Against Glance's own multihash, where it has one of that kind.
+
+    :raises DigestMismatch:
+    """
+    if image.get("os_hash_algo") == algorithm and image.get("os_hash_value") != found:
+        raise exceptions.DigestMismatch(what=f"image {image['id']}",
+                                        expected=image.get("os_hash_value"), found=found)
+
+
+def _sha512(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha512").hexdigest()
+
+
+def download(images: Images, image: Mapping[str, Any], destination: Path, *,
+             sha256: str | None = None, limit: int | None = None) -> None:
+    """Write an image's data to a new file.
+
+    :param image: its description
+    :param sha256: of the data, where that is known
+    :param limit: bytes that it may have at most
+    :raises DigestMismatch: it is not what Glance's multihash, or ``sha256``,
+        says
+    :raises TooLarge: more than ``limit``
+    :raises CloudFailed: :raises CloudUnreachable:
+    """
+    algorithm = image.get("os_hash_algo")
+    hashes = {"sha256": hashlib.sha256()}
+    if algorithm in _KNOWN:
+        hashes.setdefault(algorithm, hashlib.new(algorithm))
+    size = int(image.get("size") or 0)
+    with destination.open("xb") as file, Operation("download", size,
+                                                   subject=image["id"]) as operation:
+        failures = 0
+        while True:
+            before = file.tell()
+            try:
+                for piece in _pieces(images, image["id"], file.tell()):
+                    if limit is not None and file.tell() + len(piece) > limit:
+                        raise exceptions.TooLarge(what=f"image {image['id']}", unit="bytes",
+                                                  size=file.tell() + len(piece), limit=limit,
+                                                  option="what made it")
+                    file.write(piece)
+                    for each in hashes.values():
+                        each.update(piece)
+                    operation.advance(len(piece))
+                if file.tell() < size:
+                    raise ConnectionError(f"it ended after {file.tell()} of {size} bytes")
+                break
+            except (ConnectionError, Passing) as error:
+                failures = failures + 1 if file.tell() == before else 1
+                LOG.info("download of image %s broke off at %d: %s", image["id"], file.tell(),
+                         error)
+                if failures == _ATTEMPTS:
+                    raise _given_up(images, "download an image", error) from error
+                time.sleep(_PAUSE * failures)
+    if algorithm in hashes:
+        verify(dict(image), str(algorithm), hashes[str(algorithm)].hexdigest())
+    if sha256 is not None and hashes["sha256"].hexdigest() != sha256:
+        raise exceptions.DigestMismatch(what=f"image {image['id']}", expected=sha256,
+                                        found=hashes["sha256"].hexdigest())
+
+
+def _pieces(images: Images, image: str, start: int) -> Iterator[bytes]:
+    """What comes after the first ``start`` bytes."""
+    try:
+        answer = images.open(image, start=start)
+    except exceptions.CloudRefused:
+        if not start:
+            raise
+        answer = images.open(image)  # its store reads from the beginning only
+    with contextlib.closing(answer):
+        skip = 0 if answer.status == 206 else start
+        for piece in answer.chunks(PIECE):
+            if skip >= len(piece):
+                skip -= len(piece)
+                continue
+            yield piece[skip:]
+            skip = 0
+
+
+def read(images: Images, image: Mapping[str, Any], scratch: Path, *, limit: int) -> bytes:
+    """The data of a small image, verified.
+
+    :param scratch: a private directory
+    """
+    path = scratch / f"image-{image['id']}"
+    try:
+        download(images, image, path, limit=limit)
+        return path.read_bytes()
+    finally:
+        path.unlink(missing_ok=True)
