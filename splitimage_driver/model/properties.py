@@ -15,7 +15,10 @@ completed             ``splitimage_manifest``, ``splitimage_composite``,
                       ``splitimage_size`` (of the disk as the guest sees it),
                       ``splitimage_used`` (seconds since the epoch),
                       ``splitimage_booted``
-manifest, part        ``splitimage_for``: image it was stored for
+manifest, part        ``splitimage_for``: image it was stored for,
+                      ``splitimage_touched``: when somebody last reckoned with it,
+                      ``splitimage_unreferenced``: since when nothing refers to it,
+                      ``splitimage_deactivated``: composite it went inactive with
 ====================  ==========================================================
 
 Values have at most 255 bytes, because Nova cuts longer ones silently: a list
