@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from splitimage_driver import conf as configuration
-from splitimage_driver import launch, store
+from splitimage_driver import exceptions, launch, store
 from splitimage_driver.batches import BatchService
 from splitimage_driver.composites import CompositeService
 from splitimage_driver.launch import accelerator
@@ -19,28 +20,69 @@ from splitimage_driver.servers import Launched, ServerService, Wish
 from splitimage_driver.service import ImageService
 from splitimage_driver.store.base import Store
 
-#: The environment's answer where no --store is given.
-STORE = "SPLITIMAGE_STORE"
+#: The environment's answers where no --store or --os-cloud is given.
+STORE, CLOUD = "SPLITIMAGE_STORE", "OS_CLOUD"
+#: The store driver that a cloud means.
+GLANCE = "glance"
+#: openstacksdk's own name for the cloud that the environment describes.
+_UNNAMED = "envvars"
 
 
 class Application:
-    """:param path: the store's directory; None: the environment's, else the
-        configured one
+    """:param path: the directory of the store, or of what a store elsewhere
+        keeps on this host; None: as the environment or the configuration
+        says, each cloud in a directory of its own below that
     :param files: configuration files; None: the default places
-    :param project: who acts; None: the configured one
+    :param project: who acts; None: the configured one, or whoever is logged in
+    :param cloud: whose image service is the store; None: as configured
+    :param connection: one of openstacksdk to that cloud, if there is one
+    :raises InvalidInput: a project and a cloud, whose login decides that
     """
 
     def __init__(self, path: Path | None = None, files: Sequence[str] | None = None,
-                 project: str | None = None) -> None:
+                 project: str | None = None, cloud: str | None = None,
+                 connection: Any = None) -> None:
         self._files = tuple(files) if files else None
         self.conf: Any = configuration.load(files=list(files) if files else None)
-        self.project = project or self.conf.store.project
-        self.path = Path(path or os.environ.get(STORE) or self.conf.store.path
-                         or _default()).expanduser()
+        self._driver = GLANCE if cloud or connection else self.conf.store.driver
+        self._project, self._connection, self._cloud = project, connection, None
+        home = Path(os.environ.get(STORE) or self.conf.store.path or _default())
+        if self._driver == GLANCE:
+            self._cloud = cloud or (None if connection else self.conf.glance.cloud
+                                    or os.environ.get(CLOUD))
+            if project:
+                raise exceptions.InvalidInput(
+                    what=f"--project {project}",
+                    reason="in a cloud the project is that of the login: choose it there")
+            # What of one cloud is here is never mixed with another's, or with a local store.
+            name = self._cloud or (connection and connection.config.name) or _UNNAMED
+            home = home / "clouds" / urllib.parse.quote(name, safe=" @:+,=")
+        self.path = (path or home).expanduser()
 
     @functools.cached_property
     def store(self) -> Store:
-        return store.open_store(self.conf, self.path)
+        return store.open_store(self.conf, self.path, driver=self._driver, cloud=self._cloud,
+                                connection=self._connection)
+
+    @property
+    def project(self) -> str:
+        """Who acts."""
+        return self.store.project or self._project or str(self.conf.store.project)
+
+    def close(self) -> None:
+        if "store" in vars(self):
+            self.store.close()
+
+    def choose_image_store(self, name: str) -> None:
+        """Which of the stores of the image service new parts go to.
+
+        :raises InvalidInput: this store is no image service
+        """
+        if self._driver != GLANCE:
+            raise exceptions.InvalidInput(
+                what=f"--image-store {name}", reason="it names a store of an image service, and "
+                f"this store is {self._driver}")
+        self.conf.set_override("store", name, group=GLANCE)
 
     @functools.cached_property
     def accelerator(self) -> str:
@@ -63,19 +105,32 @@ class Application:
 
     @functools.cached_property
     def batches(self) -> BatchService:
-        again = functools.partial(launch_elsewhere, self.path, self._files, self.project)
+        login = None
+        if self._connection is not None:
+            from splitimage_driver.store.glance import http
+            login = http.settings(self._connection)
+        again = functools.partial(launch_elsewhere, self.path, self._files, self._project,
+                                  self._cloud, login)
         return BatchService(self.images.plans, again, parallel=self.conf.launch.max_parallel)
 
 
-def launch_elsewhere(path: Path, files: Sequence[str] | None, project: str,
+def launch_elsewhere(path: Path, files: Sequence[str] | None, project: str | None,
+                     cloud: str | None, login: Mapping[str, Any] | None,
                      tell: Callable[[str | None], Any], wish: Wish,
                      source: str | None) -> Launched:
-    """One launch of a batch, in a process that has no application yet."""
-    application = Application(path, files, project)
+    """One launch of a batch, in a process that has no application yet.
+
+    :param login: of the connection, where there was one
+    """
+    connection = None
+    if login is not None:
+        from splitimage_driver.store.glance import http
+        connection = http.connection(login)
+    application = Application(path, files, project, cloud, connection)
     try:
         launched = application.servers.launch(wish, source=source, ready=tell)
     finally:
-        application.store.close()
+        application.close()
     return msgspec.structs.replace(launched, plan=launched.plan.told())
 
 

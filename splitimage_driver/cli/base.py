@@ -15,8 +15,9 @@ from cliff import command, lister, show
 from cliff._argparse import SmartHelpFormatter
 
 from splitimage_driver import exceptions
-from splitimage_driver.cli import columns, errors, progress
+from splitimage_driver.cli import columns, errors, progress, session
 from splitimage_driver.cli.columns import Column, Listing
+from splitimage_driver.cli.session import Session
 
 if TYPE_CHECKING:
     from splitimage_driver.application import Application
@@ -36,15 +37,25 @@ class _Common(command.Command):
     examples: ClassVar[Sequence[str]] = ()
 
     @property
-    def application(self) -> Application:
-        found: Application = self.app.application  # type: ignore[attr-defined]
+    def session(self) -> Session:
+        found: Session = self.app.client_manager.splitimage  # type: ignore[attr-defined]
         return found
+
+    @property
+    def application(self) -> Application:
+        return self.session.application
+
+    @property
+    def program(self) -> str:
+        """What is typed before the words of a command."""
+        shell = getattr(self.app, "NAME", session.NAME)  # without an app it is documentation
+        return session.NAME if shell == session.NAME else session.BELOW_OPENSTACK
 
     def get_epilog(self) -> str:
         title = "example" if len(self.examples) == 1 else "examples"
         # Without an app it is the documentation that asks.
         lines = [f"{title.capitalize()}::", ""] if self.app is None else [f"{title}:"]
-        return "\n".join([*lines, *(f"    splitimage {example}" for example in self.examples)])
+        return "\n".join([*lines, *(f"    {self.program} {example}" for example in self.examples)])
 
     def get_description(self) -> str:
         found = super().get_description()
@@ -65,12 +76,16 @@ class _Common(command.Command):
         except BrokenPipeError:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            options = self.app_args
-            return errors.tell(error, debug=bool(options is not None and options.debug))
+            return self.tell(error)
+        finally:
+            self.session.close()
+
+    def tell(self, error: BaseException) -> int:
+        """Print an error; returns the exit code."""
+        return errors.tell(error, debug=self.session.debug, program=self.program)
 
     def _progress(self) -> Any:
-        way = getattr(self.app_args, "progress", progress.NONE)
-        return progress.shown(way, self.cmd_name or "")
+        return progress.shown(self.session.progress, self.cmd_name or "")
 
 
 class Command(_Common):

@@ -22,7 +22,7 @@ class Doctor(base.Lister):
     Ends with 1 if something fails; a warning means slower, or not for long.
     """
 
-    examples = ("doctor", "doctor --store /srv/splitimage")
+    examples = ("doctor", "doctor -f json")
     columns = (Column("check", lambda c: c.name),
                Column("state", lambda c: _WORDS[c.ok]),
                Column("found", lambda c: c.detail),

@@ -6,15 +6,16 @@ import sys
 import traceback
 
 from splitimage_driver import exceptions
-from splitimage_driver.cli import terminal
+from splitimage_driver.cli import session, terminal
 
 INTERRUPTED = 130
 
 
-def tell(error: BaseException, *, debug: bool = False) -> int:
+def tell(error: BaseException, *, debug: bool = False, program: str = session.NAME) -> int:
     """Print an error to standard error; returns the exit code.
 
     :param debug: with the traceback
+    :param program: what is typed before the words of a command
     """
     if debug:
         print(terminal.printable("".join(traceback.format_exception(error))), end="",
@@ -23,7 +24,9 @@ def tell(error: BaseException, *, debug: bool = False) -> int:
         say("interrupted; nothing is half done: run it again when you want")
         return INTERRUPTED
     known = _known(error)
-    say(str(known), known.advice)
+    hint = known.hint if program == session.NAME else known.hint.replace(
+        f"{session.NAME} ", f"{program} ")
+    say(str(known), hint % known.fields)
     return known.exit_code
 
 

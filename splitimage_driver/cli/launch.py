@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from splitimage_driver import exceptions
-from splitimage_driver.cli import arguments, base, batch, errors, views
+from splitimage_driver.cli import arguments, base, batch, views
 from splitimage_driver.cli.columns import Column
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Launch(base.Lister):
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         status = super().run(parsed_args)
-        told = [errors.tell(error, debug=self.app.options.debug) for error in self.failures]
+        told = [self.tell(error) for error in self.failures]
         return status or next(iter(told), 0)
 
     def _planned(self, wish: Wish) -> Plan:

@@ -14,7 +14,8 @@ from oslo_log import log as logging
 from splitimage_driver.cli import terminal
 
 #: What other libraries log of what is told to the user anyway.
-_NOISY = {"filelock": standard.WARNING, "oslo_utils.imageutils": standard.ERROR}
+_NOISY = {"filelock": standard.WARNING, "oslo_utils.imageutils": standard.ERROR,
+          "keystoneauth": standard.ERROR}
 #: cliff counts -v from 1.
 QUIET, NORMAL = 0, 1
 
@@ -63,8 +64,7 @@ def configure(files: Sequence[str] | None, *, verbosity: int, debug: bool,
         conf.set_override("log_file", log_file)
     conf.set_default("use_stderr", True)
     logging.setup(conf, "splitimage")
-    for name, noise in _NOISY.items():
-        standard.getLogger(name).setLevel(noise)
+    _hush()
     # A traceback is for --debug to show: errors are told elsewhere.
     sys.excepthook = sys.__excepthook__
     context.RequestContext(overwrite=True)
@@ -76,3 +76,21 @@ def configure(files: Sequence[str] | None, *, verbosity: int, debug: bool,
             handler.setFormatter(_Full(project="splitimage", version="", config=conf)
                                  if debug else _Short())
             handler.setStream(_StandardError())
+
+
+def join() -> None:
+    """Log through what another program has set up, as harmlessly as here."""
+    _hush()
+    for handler in standard.getLogger().handlers:
+        handler.addFilter(_harmless)
+
+
+def _harmless(record: standard.LogRecord) -> bool:
+    if record.name.startswith("splitimage_driver"):
+        record.msg, record.args = terminal.printable(record.getMessage()), None
+    return True
+
+
+def _hush() -> None:
+    for name, noise in _NOISY.items():
+        standard.getLogger(name).setLevel(noise)

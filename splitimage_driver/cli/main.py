@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
 import functools
 import importlib.metadata
@@ -13,7 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import autopage.argparse
@@ -24,7 +23,8 @@ from cliff.help import HelpExit
 from pbr.version import VersionInfo
 
 from splitimage_driver import exceptions
-from splitimage_driver.cli import errors, progress
+from splitimage_driver.cli import errors, progress, session
+from splitimage_driver.cli.session import Session
 
 if TYPE_CHECKING:
     from splitimage_driver.application import Application
@@ -33,8 +33,6 @@ DESCRIPTION = """\
 One composite image of a gold machine, any combination of its parts as a server."""
 #: argparse's exit code.
 USAGE = 2
-#: What ends a command in good order: scratch, locks and appliances go with it.
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Commands(CommandManager):
@@ -61,7 +59,7 @@ class Commands(CommandManager):
 class SplitImage(App):
     """Global options may stand before or after the command."""
 
-    NAME = "splitimage"
+    NAME = session.NAME
 
     def __init__(self) -> None:
         super().__init__(DESCRIPTION, _version(), Commands("splitimage.cli"),
@@ -77,9 +75,16 @@ class SplitImage(App):
         place = parser.add_argument_group("where")
         place.add_argument("--store", type=Path, metavar="DIR",
                            help="the store's directory (default: $SPLITIMAGE_STORE, then "
-                                "[store] path, then ~/.local/share/splitimage)")
+                                "[store] path, then ~/.local/share/splitimage); with a cloud: "
+                                "where this host keeps what it has fetched (default: "
+                                "clouds/NAME below that directory)")
+        place.add_argument("--os-cloud", metavar="NAME", dest="cloud",
+                           help="the store is the image service of this cloud, as clouds.yaml "
+                                "names it (default with [store] driver = glance: [glance] "
+                                "cloud, then $OS_CLOUD)")
         place.add_argument("--project", metavar="NAME",
-                           help="the project that acts (default: [store] project)")
+                           help="the project that acts (default: [store] project; in a cloud "
+                                "always that of the login)")
         place.add_argument("--config-file", action="append", metavar="FILE",
                            help="read options from FILE, not from the default places (repeat "
                                 "for more)")
@@ -145,33 +150,26 @@ class SplitImage(App):
         return super().run_subcommand(argv)
 
     @functools.cached_property
-    def application(self) -> Application:
-        """Built when a command first needs it: it takes time to import."""
-        from splitimage_driver.application import Application
+    def client_manager(self) -> SimpleNamespace:
+        """See :mod:`splitimage_driver.cli.session`."""
         options = self.options
-        return Application(options.store, files=options.config_file, project=options.project)
 
-    def clean_up(self, cmd: Command, result: int, err: BaseException | None) -> None:
-        application = self.__dict__.get("application")
-        if application is not None and "store" in vars(application):
-            application.store.close()
+        def build() -> Application:
+            from splitimage_driver.application import Application
+            return Application(options.store, files=options.config_file,
+                               project=options.project, cloud=options.cloud)
+
+        return SimpleNamespace(splitimage=Session(
+            build, progress=options.progress, debug=options.debug))
 
 
 def _version() -> str:
     return str(VersionInfo("splitimage-driver").release_string())
 
 
-def _end(number: int, _frame: FrameType | None) -> None:
-    for each in _SIGNALS:  # once is enough: tidying up is not to be disturbed
-        signal.signal(each, signal.SIG_IGN)
-    raise SystemExit(128 + number)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """:returns: the exit status"""
-    for number in _SIGNALS:
-        with contextlib.suppress(ValueError):  # not in the main thread
-            signal.signal(number, _end)
+    session.end_in_order()
     try:
         status = SplitImage().run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

@@ -130,16 +130,36 @@ def part(found: Part) -> dict[str, Any]:
 
 # -- completed images ------------------------------------------------------------------
 
+class _Names:
+    """Of the records' composites, looked up all together when one is shown:
+    tables leave them out."""
+
+    def __init__(self, records: Sequence[Any], store: Store) -> None:
+        self._records, self._store = records, store
+
+    @functools.cached_property
+    def _found(self) -> Mapping[str, str]:
+        return self._store.composite_names({r.composite for r in self._records})
+
+    def __getitem__(self, composite: str) -> str:
+        return self._found.get(composite, composite)
+
+
 class _Named(NamedTuple):
-    """A record with the name of its composite."""
+    """A record that can name its composite."""
 
     record: Any
-    composite: str
+    names: _Names
+
+    @property
+    def composite(self) -> str:
+        return self.names[self.record.composite]
 
 
 def with_composites(records: Iterable[Any], store: Store) -> list[_Named]:
-    names = {c.id: c.name for c in store.composites()}
-    return [_Named(r, names.get(r.composite, r.composite)) for r in records]
+    records = list(records)
+    names = _Names(records, store)
+    return [_Named(r, names) for r in records]
 
 
 IMAGES = (

@@ -6,22 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from splitimage_driver import plugins
-from splitimage_driver.store.base import Store
+from splitimage_driver.store.base import Opening, Store
 
 NAMESPACE = "splitimage.stores"
 
-__all__ = ["NAMESPACE", "Store", "open_store"]
+__all__ = ["NAMESPACE", "Opening", "Store", "open_store"]
 
 
-def open_store(conf: Any, path: Path) -> Store:
-    """The store that ``[store] driver`` names, opened.
-
-    A plugin is called with the path, the group ``[store]`` and the keywords
-    ``retention`` (that group) and ``max_parallel``.
+def open_store(conf: Any, path: Path, *, driver: str | None = None, cloud: str | None = None,
+               connection: Any = None) -> Store:
+    """The store of a driver, opened.
 
     :param conf: see :func:`splitimage_driver.conf.load`
+    :param driver: None: what ``[store] driver`` names
+    :param cloud: see :class:`Opening`
+    :param connection: likewise
     :raises PluginLoadFailed: there is no such plugin, or it does not load
     """
-    store: Store = plugins.load(NAMESPACE, conf.store.driver)(
-        path, conf.store, retention=conf.retention, max_parallel=conf.assembly.max_parallel)
-    return store
+    driver = driver or conf.store.driver
+    plugin: type[Store] = plugins.load(NAMESPACE, driver)
+    return plugin.opened(Opening(
+        path=path, options=conf.store, own=getattr(conf, driver) if driver in conf else None,
+        retention=conf.retention, max_parallel=conf.assembly.max_parallel, cloud=cloud,
+        connection=connection))

@@ -5,14 +5,39 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
+from splitimage_driver import exceptions
 from splitimage_driver.model.candidate import Image
 from splitimage_driver.model.composite import Composite
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.part import Part, PartManifest
 from splitimage_driver.model.server import Server
 from splitimage_driver.store.records import Finding, QueueItem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What a store is opened with; each plugin takes of it what it has a use for.
+
+    :ivar path: the directory of this host
+    :ivar options: the group ``[store]``
+    :ivar own: the group that has the plugin's name; None: there is none
+    :ivar retention: the group ``[retention]``
+    :ivar max_parallel: assemblies that may run at the same time
+    :ivar cloud: name of the one that is asked for; None: as ``own`` says
+    :ivar connection: one of openstacksdk, where somebody is logged in already
+    """
+
+    path: Path
+    options: Any
+    own: Any = None
+    retention: Any = None
+    max_parallel: int = 1
+    cloud: str | None = None
+    connection: Any = None
 
 
 class Store(abc.ABC):
@@ -27,6 +52,13 @@ class Store(abc.ABC):
 
     #: where it is, for messages
     location: str
+    #: whose it is, where a login decides that; "": whoever acts says so
+    project: str = ""
+
+    @classmethod
+    @abc.abstractmethod
+    def opened(cls, opening: Opening) -> Self:
+        """The store, ready for use."""
 
     # -- objects --------------------------------------------------------------
 
@@ -118,6 +150,14 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def composites(self) -> list[Composite]: ...
+
+    def composite_names(self, ids: Iterable[str]) -> dict[str, str]:
+        """Names by id, as far as there are such composites."""
+        found = {}
+        for each in set(ids):
+            with contextlib.suppress(exceptions.NotFound):
+                found[each] = self.composite(each).name
+        return found
 
     @abc.abstractmethod
     def delete_composite(self, name_or_id: str, *, parts: bool = False) -> None:

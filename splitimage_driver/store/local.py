@@ -19,7 +19,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import msgspec
 from oslo_log import log as logging
@@ -102,6 +102,11 @@ class LocalStore(base.Store):
             self._database.close()
             self._session.close()
             raise
+
+    @classmethod
+    def opened(cls, opening: base.Opening) -> Self:
+        return cls(opening.path, opening.options, retention=opening.retention,
+                   max_parallel=opening.max_parallel)
 
     def _make_directories(self) -> None:
         try:

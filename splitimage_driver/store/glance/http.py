@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -17,6 +19,23 @@ from splitimage_driver import exceptions
 _BROKEN = (keystoneauth1.exceptions.ConnectionError, requests.exceptions.ConnectionError,
            requests.exceptions.ChunkedEncodingError, requests.exceptions.Timeout,
            urllib3.exceptions.HTTPError, OSError)
+#: Nobody is at the place that was given, or the catalogue has none.
+_ABSENT = (keystoneauth1.exceptions.ConnectFailure, keystoneauth1.exceptions.DiscoveryFailure,
+           keystoneauth1.exceptions.CatalogException,
+           openstack.exceptions.ServiceDisabledException,
+           openstack.exceptions.ServiceDiscoveryException)
+#: What openstacksdk calls a cloud that has no name in ``clouds.yaml``.
+_UNNAMED = ("", "defaults", "envvars")
+_POOL = re.compile(r":? *HTTPS?ConnectionPool\(")
+_CAUSE = re.compile(r"\[Errno -?\d+\] ([^'\")]+)")
+
+
+def _told(error: Exception) -> str:
+    """What it says, without the layers that only its author knows."""
+    whole = str(error)
+    first = _POOL.split(whole)[0]
+    cause = _CAUSE.search(whole)
+    return f"{first} ({cause[1]})" if cause and first != whole else first
 
 
 class _Answer:
@@ -29,13 +48,13 @@ class _Answer:
         try:
             return self._response.content
         except _BROKEN as error:
-            raise ConnectionError(str(error)) from error
+            raise ConnectionError(_told(error)) from error
 
     def chunks(self, size: int) -> Iterator[bytes]:
         try:
             yield from self._response.iter_content(size)
         except _BROKEN as error:
-            raise ConnectionError(str(error)) from error
+            raise ConnectionError(_told(error)) from error
 
     def close(self) -> None:
         self._response.close()
@@ -50,21 +69,26 @@ class HttpTransport:
 
     def __init__(self, connection: Any, timeout: float) -> None:
         self._connection, self._timeout = connection, timeout
-        self.where = f"cloud {connection.config.name or connection.config.get_region_name('image')}"
+        name = connection.config.name
+        if name in _UNNAMED:
+            name = "at " + connection.config.config.get("auth", {}).get("auth_url", "")
+        self.where = f"cloud {name}"
         try:
-            self.project = str(connection.current_project_id)
+            project = connection.current_project_id
             self._adapter = connection.image
         except _BROKEN as error:
-            raise exceptions.CloudUnreachable(where=self.where, reason=str(error)) from error
+            raise exceptions.CloudUnreachable(where=self.where, reason=_told(error)) from error
         except (keystoneauth1.exceptions.ClientException,
                 openstack.exceptions.SDKException) as error:
             raise self._denied(error) from error
+        if not project:
+            raise exceptions.InvalidInput(what=self.where, reason="the login names no project")
+        self.project = str(project)
 
     def _denied(self, error: Exception) -> exceptions.SplitImageError:
-        if isinstance(error, keystoneauth1.exceptions.ConnectFailure |
-                      keystoneauth1.exceptions.DiscoveryFailure):
-            return exceptions.CloudUnreachable(where=self.where, reason=str(error))
-        return exceptions.NotPermitted(where=self.where, what="log in", reason=str(error))
+        if isinstance(error, _ABSENT):
+            return exceptions.CloudUnreachable(where=self.where, reason=_told(error))
+        return exceptions.NotPermitted(where=self.where, what="log in", reason=_told(error))
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str],
                 body: bytes | BinaryIO | None = None) -> _Answer:
@@ -73,7 +97,7 @@ class HttpTransport:
                 path, method, headers=dict(headers), data=body, raise_exc=False, stream=True,
                 timeout=self._timeout, connect_retries=0, status_code_retries=0))
         except _BROKEN as error:
-            raise ConnectionError(str(error)) from error
+            raise ConnectionError(_told(error)) from error
         except (keystoneauth1.exceptions.ClientException,
                 openstack.exceptions.SDKException) as error:
             raise self._denied(error) from error
@@ -81,11 +105,25 @@ class HttpTransport:
 
 def connect(name: str | None, *, timeout: float) -> HttpTransport:
     """:param name: of a cloud in ``clouds.yaml``; None: as the environment says
-    :raises InvalidInput: there is no such cloud
+    :raises InvalidInput: there is no such cloud, or something is missing of it
+    :raises CloudUnreachable: :raises NotPermitted: nobody can log in
     """
     try:
         connection = openstack.connect(cloud=name) if name else openstack.connect()
-    except openstack.exceptions.SDKException as error:
-        raise exceptions.InvalidInput(what=f"cloud {name or 'of the environment'}",
-                                      reason=str(error)) from error
+    except (openstack.exceptions.SDKException, keystoneauth1.exceptions.ClientException,
+            OSError) as error:
+        raise exceptions.InvalidInput(
+            what=f"cloud {name}" if name else "the cloud of the environment",
+            reason=_told(error)) from error
     return HttpTransport(connection, timeout)
+
+
+def settings(connection: Any) -> dict[str, Any]:
+    """What :func:`connection` logs in again with, in another process: with all
+    its secrets."""
+    return copy.deepcopy(dict(connection.config.config))
+
+
+def connection(found: Mapping[str, Any]) -> Any:
+    """:param found: see :func:`settings`"""
+    return openstack.connect(load_yaml_config=False, load_envvars=False, **found)

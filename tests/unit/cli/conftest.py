@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 import splitimage_driver.application
-from splitimage_driver.cli import logs, main
+from splitimage_driver.cli import logs, main, session
 
 
 class Done(NamedTuple):
@@ -34,6 +34,7 @@ def application(tmp_path: Path) -> Any:
 
     store = mock.create_autospec(Store, instance=True, location="/store")
     store.composites.return_value = []
+    store.composite_names.return_value = {}
     store.parts.return_value = []
     store.images.return_value = []
     images = mock.create_autospec(ImageService, instance=True)
@@ -43,20 +44,21 @@ def application(tmp_path: Path) -> Any:
         composites=mock.create_autospec(CompositeService, instance=True),
         servers=mock.create_autospec(ServerService, instance=True),
         batches=mock.create_autospec(BatchService, instance=True),
-        project="default", path=tmp_path, conf=mock.sentinel.conf, opened=[])
+        project="default", path=tmp_path, conf=mock.sentinel.conf, opened=[], close=mock.Mock(),
+        choose_image_store=mock.Mock())
 
 
 @pytest.fixture
 def run(application: Any, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """The command, by its words."""
-    def opened(path: Path | None, *, files: Any, project: str | None) -> Any:
-        application.opened.append((path, files, project))
+    def opened(path: Path | None, *, files: Any, project: str | None, cloud: str | None) -> Any:
+        application.opened.append((path, files, project, cloud))
         return application
 
     monkeypatch.setattr(splitimage_driver.application, "Application", opened)
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
-    monkeypatch.setattr(main, "_SIGNALS", ())
+    monkeypatch.setattr(session, "_SIGNALS", ())
     monkeypatch.setenv("COLUMNS", "80")
 
     def run_(*words: str | Path) -> Done:

@@ -35,6 +35,7 @@ Run = Callable[..., Done]
 def parts_of(application: Any) -> None:
     application.store.composite.return_value = records.composite()
     application.store.composites.return_value = [records.composite()]
+    application.store.composite_names.return_value = {"c0ffee00-0000": "lamp"}
     found = {p.id: p for p in records.PARTS.values()}
     application.store.part.side_effect = lambda part_id, owner=None: found[part_id]
 

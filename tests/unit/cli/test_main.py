@@ -67,9 +67,8 @@ def test_the_examples_are_command_lines(name: str, capsys: pytest.CaptureFixture
     assert found.examples
     for example in found.examples:
         words = shlex.split(example.replace("\\\n", " "))  # as a shell joins them
-        known = [word for word in words if word not in ("--store", "/srv/splitimage")]
-        assert " ".join(known[:len(name.split())]) == name
-        found.get_parser(name).parse_args(known[len(name.split()):])
+        assert " ".join(words[:len(name.split())]) == name
+        found.get_parser(name).parse_args(words[len(name.split()):])
 
 
 def test_without_a_command_there_is_help_and_a_status(run: Run) -> None:
@@ -114,13 +113,15 @@ def test_an_unknown_command_is_told_with_what_is_near(words: tuple[str, ...], ne
 def test_global_options_stand_before_or_after(run: Run, application: Any) -> None:
     run("--store", "/one", "--project", "p", "composite", "list", "--config-file", "a.conf")
     run("composite", "list", "--store", "/two")
-    assert application.opened == [(Path("/one"), ["a.conf"], "p"), (Path("/two"), None, None)]
+    run("composite", "list", "--os-cloud", "mine")
+    assert application.opened == [(Path("/one"), ["a.conf"], "p", None),
+                                  (Path("/two"), None, None, None), (None, None, None, "mine")]
 
 
-def test_the_store_is_closed_after_a_command(run: Run, application: Any) -> None:
+def test_the_application_is_closed_after_a_command(run: Run, application: Any) -> None:
     application.store.composites.side_effect = exceptions.LockTimeout(what="it", seconds=1)
     assert run("composite", "list").status == 35
-    application.store.close.assert_called_once_with()
+    application.close.assert_called_once_with()
 
 
 def test_a_command_that_needs_no_store_opens_none(run: Run, application: Any) -> None:
