@@ -71,16 +71,19 @@ def reconcile(images: Images, composite: str, *, last: Description | None = None
     :raises QuotaExceeded: Glance allows no more members of an image; likewise
     """
     changes: list[Change] = []
+    refused = None
     for _ in range(_ROUNDS):
         # Somebody may have changed the composite after it was read here, and
         # have been overtaken: over when there is nothing left to do.
         line = _Line(images, composite, last, owner)
         line.draw()
         changes += line.changes
-        if line.refused is not None:
-            raise line.refused
-        if not line.changes:
+        # The first time it may be an image that is not shared any more.
+        again, refused = refused is not None, line.refused
+        if not line.changes and (refused is None or again):
             break
+    if refused is not None:
+        raise refused
     return changes
 
 
