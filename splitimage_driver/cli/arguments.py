@@ -90,6 +90,20 @@ def seconds(text: str) -> float:
     return value
 
 
+# -- where parts go --------------------------------------------------------------------
+
+def add_image_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image-store", metavar="NAME",
+                        help="in a cloud: the store of its image service that new parts go to, "
+                             "as openstack image stores info shows it (default: [glance] store)")
+
+
+def choose_image_store(application: Application, parsed: argparse.Namespace) -> None:
+    """:raises InvalidInput: the store is no image service"""
+    if parsed.image_store:
+        application.choose_image_store(parsed.image_store)
+
+
 # -- a request -------------------------------------------------------------------------
 
 def add_request(parser: argparse.ArgumentParser, *, composite: bool = True) -> None:

@@ -38,6 +38,7 @@ class Assemble(base.ShowOne):
                                  "once, but it works only as long as that image is kept")
         parser.add_argument("--publish", choices=("assembled", "never"), default="assembled",
                             help="whether to keep the completed image (default: assembled)")
+        arguments.add_image_store(parser)
         self.parser = parser
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
@@ -50,6 +51,7 @@ class Assemble(base.ShowOne):
             self.parser.error("--overlay goes with -o, qcow2 and a published image")
         if parsed_args.output is not None:
             output.check(parsed_args.output, force=parsed_args.force)
+        arguments.choose_image_store(self.application, parsed_args)
         request = arguments.request(self.application, parsed_args)
         seconds = 0.0
         # The disk is kept for the length of the block.

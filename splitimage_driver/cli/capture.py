@@ -48,10 +48,12 @@ class Capture(base.ShowOne):
                                  "libvirt domain XML")
         parser.add_argument("--public", action="store_true",
                             help="offer the composite to other projects")
+        arguments.add_image_store(parser)
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
         from splitimage_driver.capture.hardware import read
         known = read(parsed_args.hardware) if parsed_args.hardware else {}
+        arguments.choose_image_store(self.application, parsed_args)
         composite = self.application.images.capture(
             parsed_args.name, gold(parsed_args, known), onto=parsed_args.onto,
             renumber=parsed_args.renumber, public=parsed_args.public)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from splitimage_driver.cli import base, views
+from splitimage_driver.cli import arguments, base, views
 
 
 class CreatePart(base.ShowOne):
@@ -29,7 +29,9 @@ class CreatePart(base.ShowOne):
         parser.add_argument("--allow-setuid", action="store_true",
                             help="an administrator's permission for set-uid and set-gid files "
                                  "and file capabilities")
+        arguments.add_image_store(parser)
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
+        arguments.choose_image_store(self.application, parsed_args)
         return views.part(self.application.images.create_part(
             parsed_args.name, parsed_args.source, allow_setuid=parsed_args.allow_setuid))
