@@ -56,7 +56,8 @@ class Application:
                     reason="in a cloud the project is that of the login: choose it there")
             # What of one cloud is here is never mixed with another's, or with a local store.
             name = self._cloud or (connection and connection.config.name) or _UNNAMED
-            home = home / "clouds" / urllib.parse.quote(name, safe=" @:+,=")
+            name = urllib.parse.quote(name, safe=" @:+,=")
+            home = home / "clouds" / (name.replace(".", "%2E") if name in (".", "..") else name)
         self.path = (path or home).expanduser()
 
     @functools.cached_property
@@ -105,13 +106,17 @@ class Application:
 
     @functools.cached_property
     def batches(self) -> BatchService:
+        return BatchService(self.images.plans, self._again(),
+                            parallel=self.conf.launch.max_parallel)
+
+    def _again(self) -> functools.partial[Launched]:
+        """What launches in another process, which has to log in again."""
         login = None
         if self._connection is not None:
             from splitimage_driver.store.glance import http
             login = http.settings(self._connection)
-        again = functools.partial(launch_elsewhere, self.path, self._files, self._project,
-                                  self._cloud, login)
-        return BatchService(self.images.plans, again, parallel=self.conf.launch.max_parallel)
+        return functools.partial(launch_elsewhere, self.path, self._files, self._project,
+                                 self._cloud, login)
 
 
 def launch_elsewhere(path: Path, files: Sequence[str] | None, project: str | None,

@@ -4,6 +4,7 @@
 ``openstack`` finds this module by the entry point ``openstack.cli.extension``
 and the commands by ``openstack.splitimage.v1``. Its help on plugins:
 https://docs.openstack.org/python-openstackclient/latest/contributor/plugins.html
+Each run of ``openstack`` imports it, so it imports little itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from splitimage_driver.cli import logs, progress, session
+from splitimage_driver.cli import progress, session
 from splitimage_driver.cli.session import Session
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def build_option_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentPar
 
 def make_client(instance: Any) -> Session:
     """:param instance: the client manager, logged in"""
+    from splitimage_driver.cli import logs
     session.end_in_order()
     logs.join()
     options = instance.get_configuration()

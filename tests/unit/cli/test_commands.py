@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -291,6 +292,29 @@ def test_an_export_does_not_overwrite(run: Run, application: Any, tmp_path: Path
     assert run("image", "export", "one", "-o", tmp_path, "--force").status == 15
     assert (tmp_path / "out").read_text() == "mine"
     application.store.images.assert_not_called()
+
+
+def test_parts_go_to_the_store_that_is_named(run: Run, application: Any, tmp_path: Path) -> None:
+    parts_of(application)
+    application.images.create_part.return_value = records.PAGE
+    application.images.capture.return_value = records.composite()
+    run("part", "create", "page", "--from", tmp_path)
+    application.choose_image_store.assert_not_called()
+    for words in (("part", "create", "page", "--from", tmp_path),
+                  ("capture", "lamp", "--disk", "g", "--software", "a=b"),
+                  ("assemble", "lamp")):
+        run(*words, "--image-store", "fast")
+    assert application.choose_image_store.call_args_list == [mock.call("fast")] * 3
+
+
+def test_a_table_looks_no_composite_up_that_it_does_not_show(run: Run, application: Any) -> None:
+    parts_of(application)
+    application.store.images.return_value = [records.image("one", "a"), records.image("two", "b")]
+    run("image", "list")
+    application.store.composite_names.assert_not_called()
+    found = json.loads(run("image", "list", "-f", "json").out)
+    assert [each["composite"] for each in found] == ["lamp", "lamp"]
+    application.store.composite_names.assert_called_once_with({"c0ffee00-0000"})
 
 
 # -- plan, assemble ------------------------------------------------------------------------

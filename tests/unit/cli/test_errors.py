@@ -54,3 +54,12 @@ def test_a_traceback_is_for_debug_only(capsys: pytest.CaptureFixture[str]) -> No
     assert "Traceback" in said
     assert "in failing" in said
     assert "\x07" not in said
+
+
+def test_a_hint_names_commands_of_the_shell_they_are_typed_in(
+        capsys: pytest.CaptureFixture[str]) -> None:
+    errors.tell(exceptions.NotFound(kind="part", name="splitimage x", where="splitimage y"),
+                program="openstack splitimage")
+    assert capsys.readouterr().err == (
+        "splitimage: no part named splitimage x in splitimage y\n"
+        "  hint: list what there is with: openstack splitimage part list\n")

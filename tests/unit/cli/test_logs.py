@@ -74,3 +74,16 @@ def test_a_bad_configuration_is_left_to_those_who_need_it(
     logs.configure([str(tmp_path / "absent.conf")], verbosity=1, debug=False, log_file=None)
     LOG.warning("still here")
     assert capsys.readouterr().err == "splitimage: warning: still here\n"
+
+
+def test_in_another_program_its_handlers_get_harmless_text(
+        capsys: pytest.CaptureFixture[str]) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    logs.join()
+    LOG.info("a step")
+    LOG.warning("a doubt about %s", "\x1b[1m")
+    logging.getLogger("theirs").warning("it is \x1b[1mbold\x1b[0m")
+    assert capsys.readouterr().err.splitlines() == [
+        "a doubt about \\x1b[1m", "it is \x1b[1mbold\x1b[0m"]
