@@ -124,11 +124,12 @@ def test_parts_go_to_the_store_that_is_named() -> None:
 
 def test_a_store_that_was_opened_is_closed(opened: mock.Mock) -> None:
     found = application()
+    closing = opened.return_value.close
     found.close()
-    opened.return_value.close.assert_not_called()
+    closing.assert_not_called()
     assert found.store is opened.return_value
     found.close()
-    opened.return_value.close.assert_called_once_with()
+    closing.assert_called_once_with()
 
 
 def test_a_launch_elsewhere_is_in_the_same_cloud(opened: mock.Mock, tmp_path: Path,

@@ -195,6 +195,13 @@ def test_a_composite_goes_with_its_own_parts(store: Any, make: Any) -> None:
     assert not store.is_local(own.blob) and store.is_local(shared.blob)
 
 
+def test_composites_are_named_together(store: Any, make: Any) -> None:
+    one, two = make.composite("one"), make.composite("two")
+    for each in (one, two):
+        store.save_composite(each)
+    assert store.composite_names([one.id, two.id, one.id, "gone"]) == {one.id: "one", two.id: "two"}
+
+
 # -- completed images ---------------------------------------------------------
 
 def test_an_image_is_found_by_name_and_id(store: Any, make: Any) -> None:

@@ -4,6 +4,7 @@ import types
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from oslo_config import cfg
@@ -45,6 +46,25 @@ def test_the_driver_gets_its_own_options(tmp_path: Path,
     assert store._queue.places == 3
     assert store.composites() == []
     store.close()
+
+
+def test_a_driver_gets_the_group_that_has_its_name(tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the login, which only some have a use for."""
+    plugin = mock.Mock()
+    monkeypatch.setattr("splitimage_driver.plugins.load", lambda *_: plugin)
+    conf = _conf()
+    conf.register_opts([cfg.StrOpt("place", default="here")], group="elsewhere")
+    made = open_store(conf, tmp_path, driver="elsewhere", cloud="one", connection="two")
+    assert made is plugin.opened.return_value
+    [opening] = plugin.opened.call_args.args
+    assert opening.own.place == "here"
+    assert (opening.path, opening.cloud, opening.connection) == (tmp_path, "one", "two")
+    assert (opening.options.grace, opening.retention.max_count, opening.max_parallel) == (
+        3600, 100, 3)
+    open_store(conf, tmp_path, driver="another")
+    [opening] = plugin.opened.call_args.args
+    assert (opening.own, opening.cloud, opening.connection) == (None, None, None)
 
 
 def test_an_unknown_driver_is_named(tmp_path: Path) -> None:
