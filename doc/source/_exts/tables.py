@@ -10,7 +10,7 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
-from splitimage_driver import exceptions
+from splitimage_driver import conf, exceptions
 from splitimage_driver.capture import identity
 
 
@@ -24,8 +24,10 @@ class _Table(Directive):
     def run(self) -> list[nodes.Node]:
         lines = [".. list-table::", "   :header-rows: 1", ""]
         for row in (self.heads, *self.rows()):
-            lines += [f"   {'-' if number else '* -'} {cell}".replace("   -", "     -", 1)
-                      for number, cell in enumerate(row)]
+            for number, cell in enumerate(row):
+                first, *more = cell.splitlines() or [""]
+                lines += [f"   {'  -' if number else '* -'} {first}",
+                          *(f"       {line}".rstrip() for line in more)]
         parent = nodes.section()
         parent.document = self.state.document
         self.state.nested_parse(StringList(lines, self.name), self.content_offset, parent)
@@ -63,7 +65,21 @@ class IdentityRules(_Table):
                    f"``{rule.maker}``" if rule.maker else "")
 
 
+class OptionTable(_Table):
+    """The options of a group."""
+
+    heads = ("option", "default", "")
+    required_arguments = 1
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        [options] = [opts for group, opts in conf.list_opts() if group == self.arguments[0]]
+        for option in options:
+            default = "" if option.default in (None, "") else f"``{option.default}``"
+            yield f"``{option.name}``", default, option.help
+
+
 def setup(app: Any) -> dict[str, Any]:
     app.add_directive("exit-codes", ExitCodes)
     app.add_directive("identity-rules", IdentityRules)
+    app.add_directive("option-table", OptionTable)
     return {"version": "1", "parallel_read_safe": True}

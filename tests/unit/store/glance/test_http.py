@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import keystoneauth1.exceptions
+import keystoneauth1.loading
 import openstack
 import openstack.exceptions
 import pytest
@@ -130,7 +131,7 @@ def test_an_answer_that_breaks_off_is_a_broken_connection() -> None:
 @pytest.mark.parametrize(("raised", "said"), [
     (openstack.exceptions.ConfigException("Cloud x was not found."),
      "cloud x: Cloud x was not found."),
-    (keystoneauth1.exceptions.MissingRequiredOptions([SimpleNamespace(dest="auth_url")]),
+    (keystoneauth1.exceptions.MissingRequiredOptions([keystoneauth1.loading.Opt("auth-url")]),
      "cloud x: Auth plugin requires parameters which were not given: auth_url"),
 ])
 def test_a_cloud_that_is_not_described_is_bad_input(raised: Exception, said: str,
