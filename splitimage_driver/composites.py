@@ -122,8 +122,7 @@ class CompositeService:
             if any(c.path == raw for c in changed.conflicts):
                 raise exceptions.InvalidInput(what=f"conflict {path}",
                                               reason=f"{action} does not decide it")
-            self.store.save_composite(changed, replace=True)
-            return changed
+            return self.store.save_composite(changed, replace=True)
 
     # -- internal ---------------------------------------------------------------------
 
@@ -143,9 +142,7 @@ class CompositeService:
         conflicts.settle_accounts(manifests, {}, composite.shared, renumber=False, notes=[])
         changed = msgspec.structs.replace(
             changed, restore=self._restore(composite, manifests))
-        changed = conflicts.found(changed, self.store)
-        self.store.save_composite(changed, replace=True)
-        return changed
+        return self.store.save_composite(conflicts.found(changed, self.store), replace=True)
 
     def _restore(self, composite: Composite, manifests: Mapping[str, PartManifest]) -> str:
         """The restore part for a new set of parts: what it lacks is read from

@@ -108,7 +108,7 @@ class PlanService:
 
     def _goal(self, request: Request) -> Goal:
         composite = self.store.composite(request.composite)
-        if composite.owner != self.owner and not composite.public:
+        if not self.store.usable(composite, self.owner):
             raise exceptions.NotFound(kind="composite", name=request.composite,
                                       where=self.store.location)
         names = composite.closure(request.parts)

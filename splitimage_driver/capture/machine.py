@@ -126,7 +126,7 @@ class Capture:
                 composite = self._with_base(composite, gold, base_disk, mounts, facts, first,
                                             cleaned)
             composite = conflicts.found(composite, self.store)
-            self.store.save_composite(composite, replace=onto is not None)
+            composite = self.store.save_composite(composite, replace=onto is not None)
             step.advance()
             LOG.info("captured %s: parts %s", composite.name, ", ".join(sorted(composite.parts)))
             return composite

@@ -101,10 +101,9 @@ def store_part(store: Store, name: str, kind: str, manifest: PartManifest, spool
     """Pack and record one part; one that is stored already is not packed
     again. All but file sets are pending until a composite refers to them."""
     pending = kind != FILESET
-    for known in store.parts(owner=owner):
-        if known.id == manifest.digest:
-            with contextlib.suppress(exceptions.NotFound):  # deleted just now
-                return store.add_part(known, manifest, pending=pending)
+    with contextlib.suppress(exceptions.NotFound):  # none, or deleted just now
+        known = store.part(manifest.digest, owner=owner)
+        return store.add_part(known, manifest, pending=pending)
     destination = scratch / f"{name}.squashfs"
     digest, size = "", 0
     if build_blob(manifest, spool, destination):

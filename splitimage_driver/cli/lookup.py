@@ -44,7 +44,7 @@ def composite(application: Application, given: str) -> Composite:
     :raises NotFound:
     """
     found = application.store.composite(given)
-    if found.owner != application.project and not found.public:
+    if not application.store.usable(found, application.project):
         raise exceptions.NotFound(kind="composite", name=given,
                                   where=application.store.location)
     return found

@@ -7,7 +7,8 @@ all                   ``splitimage_schema`` (``1``), ``splitimage_role``,
 composite             ``splitimage_manifest``, ``splitimage_restore``, and
                       ``splitimage_part_NAME`` for each part: ``IMAGE DIGEST``
 part                  ``splitimage_manifest``, ``splitimage_digest``,
-                      ``splitimage_blob`` (sha256 of the squashfs)
+                      ``splitimage_kind``, ``splitimage_blob`` (sha256 of the
+                      squashfs; ``none``: it has no contents)
 completed             ``splitimage_manifest``, ``splitimage_composite``,
                       ``splitimage_recipe``, ``splitimage_parts``,
                       ``splitimage_filesets``, ``splitimage_disk`` (sha256 of the
@@ -88,7 +89,8 @@ def of_composite(found: Composite, manifest: str, links: Links) -> dict[str, str
 
 def of_part(found: Part, manifest: str, system: str = "") -> dict[str, str]:
     return {**common(PART, system), "splitimage_manifest": manifest,
-            "splitimage_digest": found.id, "splitimage_blob": found.blob or "none"}
+            "splitimage_digest": found.id, "splitimage_kind": found.kind,
+            "splitimage_blob": found.blob or "none"}
 
 
 def of_completed(found: Image, manifest: str, system: str) -> dict[str, str]:
@@ -99,6 +101,11 @@ def of_completed(found: Image, manifest: str, system: str) -> dict[str, str]:
             "splitimage_disk": found.disk, "splitimage_tree": found.manifest,
             "splitimage_size": str(found.virtual_size), "splitimage_used": used(found.last_used),
             "splitimage_booted": str(found.booted)}
+
+
+def of_manifest(holder: str) -> dict[str, str]:
+    """:param holder: id of the image whose manifest it is"""
+    return {**common(MANIFEST), "splitimage_for": holder}
 
 
 def used(seconds: float) -> str:

@@ -142,8 +142,12 @@ class Store(abc.ABC):
     # -- composites -----------------------------------------------------------
 
     @abc.abstractmethod
-    def save_composite(self, composite: Composite, *, replace: bool = False) -> None:
-        """:raises AlreadyExists: the name is taken and not ``replace``"""
+    def save_composite(self, composite: Composite, *, replace: bool = False) -> Composite:
+        """Record a composite; returns it as it is kept (another store may give
+        a new one an id of its own).
+
+        :raises AlreadyExists: the name is taken and not ``replace``
+        """
 
     @abc.abstractmethod
     def composite(self, name_or_id: str) -> Composite: ...
@@ -158,6 +162,10 @@ class Store(abc.ABC):
             with contextlib.suppress(exceptions.NotFound):
                 found[each] = self.composite(each).name
         return found
+
+    def usable(self, composite: Composite, owner: str) -> bool:
+        """Whether a project may build on a composite that was found."""
+        return composite.owner == owner or composite.public
 
     @abc.abstractmethod
     def delete_composite(self, name_or_id: str, *, parts: bool = False) -> None:

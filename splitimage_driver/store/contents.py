@@ -51,11 +51,16 @@ def targets(record: Composite | Part | Image | Server) -> set[Target]:
 
 
 class Contents:
-    """The files of a store: ``objects/`` and ``manifests/``."""
+    """The files of a store: ``objects/`` and ``manifests/``.
+
+    :param remote: kinds of targets that are kept elsewhere: what a record
+        here needs of them is noted, and taken to be there
+    """
 
     def __init__(self, path: Path, database: Database, session: Session, scratch: Scratch,
-                 space: Space) -> None:
+                 space: Space, *, remote: frozenset[str] = frozenset()) -> None:
         self.location, self.database, self.session = str(path), database, session
+        self.remote = remote
         self.scratch, self.space = scratch, space
         self.files = {OBJECT: objects.ObjectDirectory(path / "objects", space),
                       MANIFEST: objects.ObjectDirectory(path / "manifests", space)}
@@ -201,6 +206,8 @@ class Contents:
         return before - wanted
 
     def present(self, connection: sqlite3.Connection, target: str, digest: str) -> bool:
+        if target in self.remote:
+            return True
         if target == PART:
             return connection.execute("SELECT 1 FROM parts WHERE id = ?",
                                       (digest,)).fetchone() is not None

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,13 +36,11 @@ class _Reading(io.RawIOBase):
     def __init__(self, content: BinaryIO, size: int, operation: Operation) -> None:
         self._content, self._size, self._operation = content, size, operation
         self.hash = hashlib.sha512()
-        self.begun = False
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        self.begun = True
         piece = self._content.read(PIECE if size is None or size < 0 else size)
         self.hash.update(piece)
         self._operation.advance(len(piece))
@@ -52,41 +50,53 @@ class _Reading(io.RawIOBase):
         return self._size
 
 
-def upload(images: Images, image: str, path: Path, *, store: str = "",
-           renew: Callable[[], str] | None = None) -> str:
+class Interrupted(Exception):
+    """An upload that cannot go on with this record: Glance still holds it."""
+
+
+def upload(images: Images, image: str, path: Path, *, store: str = "") -> Description:
     """Give an image its data.
 
     :param store: of Glance's; "": its default one
-    :param renew: makes another record when this one cannot be used again;
-        None: that is an error then
-    :returns: id of the image that has the data
+    :returns: its description
+    :raises Interrupted: another record is needed
     :raises DigestMismatch: Glance has stored something else
     :raises QuotaExceeded: :raises CloudFailed: :raises CloudUnreachable:
     """
     size = path.stat().st_size
-    for attempt in range(1, _ATTEMPTS + 1):
+    failures = 0
+    while True:
         try:
             with path.open("rb") as content, Operation("upload", size, subject=image) as operation:
                 reading = _Reading(content, size, operation)
                 images.put(image, reading, store=store)  # type: ignore[arg-type]
-            verify(images.get(image), "sha512", reading.hash.hexdigest())
-            return image
-        except (ConnectionError, Passing) as error:
-            LOG.info("upload of image %s broke off (attempt %d): %s", image, attempt, error)
-            if attempt == _ATTEMPTS:
-                raise _given_up(images, "upload an image", error) from error
-            time.sleep(_PAUSE * attempt)
             found = images.get(image)
+            verify(found, "sha512", reading.hash.hexdigest())
+            return found
+        except exceptions.AlreadyExists as error:  # its state is not one to upload in
+            raise Interrupted(str(error)) from error
+        except (ConnectionError, Passing) as error:
+            failures += 1
+            LOG.info("upload of image %s broke off (%d): %s", image, failures, error)
+            if failures == _ATTEMPTS:
+                raise _given_up(images, "upload an image", error) from error
+            found = _state(images, image, failures)
             if found["status"] == api.ACTIVE:  # only its answer was lost
                 verify(found, "sha512", _sha512(path))
-                return image
+                return found
             if found["status"] != api.QUEUED:
-                # As long as Glance still holds it nothing else can be put there.
-                if renew is None:
-                    raise _given_up(images, "upload an image", error) from error
-                with contextlib.suppress(exceptions.SplitImageError):
-                    images.discard(image)
-                image = renew()
+                raise Interrupted(f"image {image} is {found['status']}") from error
+
+
+def _state(images: Images, image: str, failures: int) -> Description:
+    """What an image has come to, once Glance answers again."""
+    for attempt in range(_ATTEMPTS):
+        time.sleep(_PAUSE * max(failures, attempt))
+        try:
+            return images.get(image)
+        except exceptions.CloudUnreachable:
+            if attempt == _ATTEMPTS - 1:
+                raise
     raise AssertionError
 
 
