@@ -18,7 +18,7 @@ from splitimage_driver.model.candidate import BASE, COMPLETED, Candidate, Image
 from splitimage_driver.model.composite import Answer, Composite, recipe
 from splitimage_driver.model.part import Part
 from splitimage_driver.model.plan import BatchStep, Estimate, Plan, Request, Target, Work
-from splitimage_driver.planning import explanation, nearest, target, weights
+from splitimage_driver.planning import explanation, nearest, shortlist, target, weights
 from splitimage_driver.planning.adaptive import Load
 from splitimage_driver.planning.graph import Graph, executable
 from splitimage_driver.planning.weights import Weighing
@@ -77,14 +77,14 @@ class PlanService:
         wanted = self._goal(request)
         common: dict[str, Any] = {
             "request": request, "composite": wanted.composite.id, "parts": wanted.parts,
-            "recipe": wanted.recipe, "equation": cost or self.conf.planning.cost,
-            "basis": self._basis(wanted.composite)}
+            "recipe": wanted.recipe, "equation": cost or self.conf.planning.cost}
         if wanted.exact is not None and not explain:
             best = _exact(candidate(wanted.exact))
             return Plan(**common, estimate=best, considered=(best,), target=None, work=None)
-        goal = self._target(wanted)
         pricing = self._pricing(cost)
-        candidates = list(self._candidates(wanted.composite))
+        images = self._images(wanted, pricing)
+        goal = self._target(wanted)
+        candidates = list(self._candidates(wanted, images))
         if source is not None:
             candidates = [c for c in candidates if c.id == source] or candidates
         found = self._estimates(candidates, goal, wanted.exact, pricing)
@@ -95,16 +95,14 @@ class PlanService:
             found = explanation.explained(found, top=top)
         return Plan(**common, estimate=best, considered=tuple(e for e, _ in found), target=goal,
                     work=None if best.match == "exact" else work,
-                    rates=pricing.weighing.told)
+                    rates=pricing.weighing.told, basis=_basis(wanted.composite, images))
 
     def current(self, plan: Plan) -> bool:
         """Whether nothing has come or gone since it was made that could
         change it."""
-        return plan.basis == self._basis(self.store.composite(plan.request.composite))
-
-    def _basis(self, composite: Composite) -> str:
-        images = [image.id for image in self.store.images(composite=composite.id)]
-        return hashlib.sha256(msgspec.msgpack.encode((composite, images))).hexdigest()
+        wanted = self._goal(plan.request)
+        return wanted.exact is None and plan.basis == _basis(
+            wanted.composite, self._images(wanted, self._pricing(plan.equation)))
 
     def _goal(self, request: Request) -> Goal:
         composite = self.store.composite(request.composite)
@@ -153,18 +151,40 @@ class PlanService:
 
     # -- candidates -------------------------------------------------------------------
 
-    def _candidates(self, composite: Composite) -> Iterator[Candidate]:
-        """The base and the completed images that this project may build on:
-        its own, and public ones of the composite's owner."""
+    def _images(self, wanted: Goal, pricing: _Pricing) -> list[Image]:
+        """Completed images that this project may build on: its own, and public
+        ones of the composite's owner; the nearest, where they are many."""
+        composite, limit = wanted.composite, self.conf.planning.shortlist
+        images = self.store.near(composite, wanted.parts, [f.id for f in wanted.filesets], limit)
+        if images is None:
+            images = self.store.images(composite=composite.id)
+        images = [image for image in images if image.owner == self.owner
+                  or (image.public and image.owner == composite.owner)]
+        if wanted.exact is not None and all(i.id != wanted.exact.id for i in images):
+            images.append(wanted.exact)
+        if len(images) <= limit:
+            return images
+        known = {name: self.store.part(ref.id, owner=composite.owner)
+                 for name, ref in composite.parts.items()}
+        known |= {fileset.id: fileset for fileset in wanted.filesets}
+        return shortlist.nearest(
+            images, {name: known[name] for name in (*wanted.parts,
+                                                    *(f.id for f in wanted.filesets))},
+            known, cost=pricing.equation, rates=pricing.weighing.rates, limit=limit,
+            fetched=lambda image: self._fetched(image.disk, image.disk_size))
+
+    def _candidates(self, wanted: Goal, images: Sequence[Image]) -> Iterator[Candidate]:
+        """The base, and these."""
+        composite = wanted.composite
         base = composite.base
         yield Candidate(id=composite.id, name=composite.name, kind=BASE, disk=base.disk,
                         disk_size=base.disk_size, virtual_size=base.virtual_size,
                         manifest=base.manifest, mounts=base.mounts, recipe="",
                         fetch_bytes=self._fetched(base.disk, base.disk_size))
-        for image in self.store.images(composite=composite.id):
-            if image.owner == self.owner or (image.public and image.owner == composite.owner):
-                yield msgspec.structs.replace(
-                    candidate(image), fetch_bytes=self._fetched(image.disk, image.disk_size))
+        for image in images:
+            yield msgspec.structs.replace(
+                candidate(image), mounts=base.mounts,
+                fetch_bytes=self._fetched(image.disk, image.disk_size))
 
     def _estimates(self, candidates: Sequence[Candidate], goal: Target, exact: Image | None,
                    pricing: _Pricing) -> list[_Found]:
@@ -192,8 +212,13 @@ class PlanService:
     def vanished(self, candidate: Candidate) -> bool:
         """Whether a completed image was deleted, by a prune in another
         process for instance, since it was listed."""
-        return candidate.kind == COMPLETED and all(
-            image.id != candidate.id for image in self.store.images())
+        if candidate.kind != COMPLETED:
+            return False
+        try:
+            self.store.image(candidate.id)
+        except exceptions.NotFound:
+            return True
+        return False
 
     # -- what it costs ----------------------------------------------------------------
 
@@ -298,6 +323,12 @@ class _Node:
             start, id=f"request:{self.requests[0]}", name="", kind=COMPLETED,
             recipe=self.plan.recipe, fetch_bytes=0,
             disk_size=start.disk_size + estimate.inject_bytes), self.plan.target.manifest
+
+
+def _basis(composite: Composite, images: Sequence[Image]) -> str:
+    """Names what a plan was made from."""
+    ids = sorted(image.id for image in images)
+    return hashlib.sha256(msgspec.msgpack.encode((composite, ids))).hexdigest()
 
 
 def candidate(image: Image) -> Candidate:

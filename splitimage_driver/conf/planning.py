@@ -14,6 +14,11 @@ Possible values: ``download``, ``inject``, ``remove``, ``transport``,
 ``splitimage.costs``.
 
 Related options: ``[planning] alpha``, ``beta``, ``gamma``, ``delta``"""),
+    cfg.IntOpt("shortlist", default=64, min=1,
+               help="""How many completed images of a composite are compared file by file.
+
+Where there are more, the nearest by their parts are. An exact match is found
+whatever this is."""),
     cfg.StrOpt("weights", default="static",
                help="""Where rates and weights come from.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -189,6 +189,16 @@ class Store(abc.ABC):
     def images(self, *, composite: str | None = None,
                owner: str | None = None) -> list[Image]:
         """``composite``: its id."""
+
+    def near(self, composite: Composite, parts: Sequence[str], filesets: Sequence[str],
+             limit: int) -> list[Image] | None:
+        """The completed images that are nearest to a request, as somebody who
+        knows all of them tells; None: nobody does.
+
+        :param parts: names, dependency parts too
+        :param filesets: ids
+        """
+        return None
 
     @abc.abstractmethod
     def find_recipe(self, recipe: str, *, owner: str) -> Image | None:

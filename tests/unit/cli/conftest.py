@@ -3,6 +3,7 @@ is asked."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,7 @@ def application(tmp_path: Path) -> Any:
     from splitimage_driver.store.base import Store
 
     store = mock.create_autospec(Store, instance=True, location="/store")
+    store.usable.side_effect = functools.partial(Store.usable, store)
     store.composites.return_value = []
     store.composite_names.return_value = {}
     store.parts.return_value = []

@@ -9,7 +9,7 @@ import pytest
 from splitimage_driver import exceptions
 from splitimage_driver.model.composite import Answer, Conflict
 from splitimage_driver.model.part import FILESET, RESTORE
-from splitimage_driver.store import local
+from splitimage_driver.store import host
 
 
 def _replaced(record: Any, **fields: Any) -> Any:
@@ -342,7 +342,7 @@ def test_history_is_newest_first(store: Any) -> None:
 
 
 def test_history_keeps_the_newest(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_REMEMBERED", 3)
+    monkeypatch.setattr(host, "_REMEMBERED", 3)
     store.record("capture", {"number": -1})
     for number in range(8):
         store.record("launch", {"number": number})
