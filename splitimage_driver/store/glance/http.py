@@ -14,6 +14,7 @@ import requests
 import urllib3.exceptions
 
 from splitimage_driver import exceptions
+from splitimage_driver.store.glance.api import Answer
 
 #: What ends a connection, at whichever layer.
 _BROKEN = (keystoneauth1.exceptions.ConnectionError, requests.exceptions.ConnectionError,
@@ -42,7 +43,7 @@ class _Answer:
     def __init__(self, response: requests.Response) -> None:
         self._response = response
         self.status = response.status_code
-        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
 
     def body(self) -> bytes:
         try:
@@ -91,7 +92,7 @@ class HttpTransport:
         return exceptions.NotPermitted(where=self.where, what="log in", reason=_told(error))
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str],
-                body: bytes | BinaryIO | None = None) -> _Answer:
+                body: bytes | BinaryIO | None = None) -> Answer:
         try:
             return _Answer(self._adapter.request(
                 path, method, headers=dict(headers), data=body, raise_exc=False, stream=True,

@@ -26,7 +26,7 @@ from splitimage_driver.model.candidate import Image
 from splitimage_driver.model.composite import Composite
 from splitimage_driver.model.part import Part
 from splitimage_driver.model.properties import Links
-from splitimage_driver.store.glance import api, records, transfer
+from splitimage_driver.store.glance import api, holdings, records, transfer
 from splitimage_driver.store.glance.api import Description, Images
 from splitimage_driver.store.glance.transfer import Interrupted
 from splitimage_driver.store.scratch import Scratch
@@ -192,8 +192,7 @@ class Publisher:
         def touch() -> None:
             while not ended.wait(self.stall / 4):
                 try:
-                    self.images.update(manifest, {
-                        "splitimage_used": properties.used(time.time())})
+                    holdings.touch(self.images, manifest)
                 except exceptions.SplitImageError as error:
                     LOG.debug("cannot touch %s: %s", manifest, error)
 

@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import msgspec
 from oslo_log import log as logging
@@ -21,7 +21,9 @@ from splitimage_driver.model.composite import Composite
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.part import Part, PartManifest
 from splitimage_driver.model.properties import Link, Links
+from splitimage_driver.store.base import Opening
 from splitimage_driver.store.contents import ADOPTED, PART
+from splitimage_driver.store.glance import access, holdings
 from splitimage_driver.store.glance.api import Description, Images, Transport
 from splitimage_driver.store.glance.cache import Cache
 from splitimage_driver.store.glance.publish import Publisher
@@ -66,7 +68,7 @@ class GlanceStore(HostStore):
                  retention: Any = None, max_parallel: int = 1, purpose: str = "") -> None:
         super().__init__(path, options, retention=retention, max_parallel=max_parallel)
         self.own, self.images_api = own, Images(transport)
-        self.location, self.owner = transport.where, transport.project
+        self.location, self.project = transport.where, transport.project
         self.cache = Cache(self.images_api, self._contents, self.lock, limit=own.cache_bytes)
         self.reader = Reader(self.images_api, self.cache, parallel=own.parallel)
         self.publisher = Publisher(self.images_api, self._scratch, store=own.store,
@@ -81,6 +83,15 @@ class GlanceStore(HostStore):
         self._data: dict[str, tuple[str, str, str]] = {}
         self._trees: dict[str, tuple[str, str]] = {}
         self._put: set[str] = set()
+
+    @classmethod
+    def opened(cls, opening: Opening) -> Self:
+        from splitimage_driver.store.glance import http
+        own = opening.own
+        transport = (http.HttpTransport(opening.connection, own.timeout) if opening.connection
+                     else http.connect(opening.cloud or own.cloud, timeout=own.timeout))
+        return cls(opening.path, opening.options, own=own, transport=transport,
+                   retention=opening.retention, max_parallel=opening.max_parallel)
 
     def close(self) -> None:
         try:
@@ -167,7 +178,7 @@ class GlanceStore(HostStore):
             raise exceptions.DigestMismatch(what=f"manifest of part {part.name}",
                                             expected=part.id, found=manifest.digest)
         with contextlib.suppress(exceptions.NotFound):
-            return self.part(part.id, owner=part.owner)
+            return self._met_again(self.part(part.id, owner=part.owner))
         self._contents.put(manifest.encode(), part.id)
         self._put.add(part.id)
         self._rising[part.id] = self._pool.submit(self._raise, part, manifest.encode())
@@ -175,6 +186,17 @@ class GlanceStore(HostStore):
         if not pending:
             self._arrived(part)
             self._brought.clear()
+        return part
+
+    def _met_again(self, part: Part) -> Part:
+        """One that is stored already: the collector is to know that it is
+        wanted. :raises NotFound: it went meanwhile"""
+        image = self._parts[part.owner, part.id].image
+        if image:  # else it is on its way up
+            if self.publisher.purpose:
+                holdings.claim(self.images_api, image, self.publisher.purpose)
+            else:
+                holdings.touch(self.images_api, image)
         return part
 
     def _raise(self, part: Part, manifest: bytes) -> Description:
@@ -203,7 +225,7 @@ class GlanceStore(HostStore):
                  if digest == name_or_id and owner in (None, whose)]
         if found:
             return found[0]
-        owner = owner or self.owner
+        owner = owner or self.project
         images = (self.reader.part_images(owner, splitimage_digest=name_or_id)
                   or self.reader.part_images(owner, name=name_or_id))
         images = [i for i in images if name_or_id in (i["name"], i.get("splitimage_digest"))]
@@ -233,7 +255,7 @@ class GlanceStore(HostStore):
         return PartManifest.decode(self._tree(part_id))
 
     def parts(self, *, owner: str | None = None) -> list[Part]:
-        found = self.reader.map(self._readable, self.reader.part_images(owner or self.owner))
+        found = self.reader.map(self._readable, self.reader.part_images(owner or self.project))
         return sorted((part for part in found if part), key=lambda p: (p.name, p.created, p.id))
 
     def _readable(self, image: Description) -> Part | None:
@@ -244,14 +266,14 @@ class GlanceStore(HostStore):
             return None
 
     def delete_part(self, name_or_id: str, *, owner: str | None = None) -> None:
-        part = self.part(name_or_id, owner=owner or self.owner)
+        part = self.part(name_or_id, owner=owner or self.project)
         with self._database.reading() as connection:
             users = self._tables.users_of_part(connection, part)
-        for image in self.reader.described(owner=self.owner):
+        for image in self.reader.described(owner=self.project):
             links = properties.links(image)
             if part.id in {link.digest for link in (*links.parts.values(), links.restore)}:
                 users.append(f"composite {image['name']}")
-        users += [f"image {image.name}" for image in self.images(owner=self.owner)
+        users += [f"image {image.name}" for image in self.images(owner=self.project)
                   if part.id in image.filesets]
         if users:
             raise self._in_use(part.kind + " part" if part.kind != parts_.FILESET
@@ -288,7 +310,7 @@ class GlanceStore(HostStore):
         return saved
 
     def _free(self, name: str) -> None:
-        if self.reader.described(name=name, owner=self.owner):
+        if self.reader.described(name=name, owner=self.project):
             raise exceptions.AlreadyExists(kind="composite", name=name, where=self.location)
 
     def _replace(self, composite: Composite, known: Known, tree: bytes, links: Links,
@@ -306,7 +328,6 @@ class GlanceStore(HostStore):
         return self._learn(self.reader.composite(composite.id))
 
     def _publish_access(self, composite: Composite, *, public: bool) -> None:
-        from splitimage_driver.store.glance import access
         if public:
             self.images_api.update(composite.id, {"visibility": "public"})
         access.reconcile(self.images_api, composite.id)
@@ -326,8 +347,11 @@ class GlanceStore(HostStore):
                  for name, ref in composite.parts.items()}
         restore = self.part(composite.restore, owner=composite.owner)
         found = {name: Link(self._arrived(part), part.id) for name, part in parts.items()}
-        return (Links(found, Link(self._arrived(restore), restore.id)),
-                tuple({part.id: part for part in (*parts.values(), restore)}.values()))
+        links = Links(found, Link(self._arrived(restore), restore.id))
+        # What was there before may have gone.
+        self.reader.map(self.images_api.get, {link.image for link in (
+            *links.parts.values(), links.restore)} - self._brought.keys())
+        return links, tuple({part.id: part for part in (*parts.values(), restore)}.values())
 
     def _learn(self, known: Known) -> Composite:
         """Note where its parts and its base are."""
@@ -355,15 +379,14 @@ class GlanceStore(HostStore):
     def delete_composite(self, name_or_id: str, *, parts: bool = False) -> None:
         known = self.reader.composite(name_or_id)
         composite = known.composite
-        if composite.owner != self.owner:
+        if composite.owner != self.project:
             raise exceptions.NotFound(kind="composite", name=name_or_id, where=self.location)
         users = [f"image {image.name}" for image in self.images(composite=composite.id)
-                 if image.owner == self.owner]
+                 if image.owner == self.project]
         users += [f"server {server.name}" for server in self.servers()
                   if server.composite in (composite.id, composite.name)]
         if users:
             raise self._in_use("composite", composite.name, users)
-        from splitimage_driver.store.glance import access
         self.images_api.delete(composite.id)
         self._forget(composite.id)
         access.reconcile(self.images_api, composite.id, last=known.image)
@@ -405,15 +428,15 @@ class GlanceStore(HostStore):
 
     def images(self, *, composite: str | None = None, owner: str | None = None) -> list[Image]:
         filters = {} if composite is None else {"splitimage_composite": composite}
-        found = self.reader.completed(owner or self.owner, **filters)
+        found = self.reader.completed(owner or self.project, **filters)
         if owner is None and composite is not None:
             whose = self._known_composite(composite).owner
-            if whose != self.owner:
+            if whose != self.project:
                 found += self.reader.completed(whose, visibility="public", **filters)
         return sorted(self._learned(found), key=lambda image: (image.created, image.id))
 
     def image(self, name_or_id: str) -> Image:
-        found = [i for i in self.images(owner=self.owner) if name_or_id in (i.id, i.name)]
+        found = [i for i in self.images(owner=self.project) if name_or_id in (i.id, i.name)]
         exact = [i for i in found if i.id == name_or_id] or found
         if not exact:
             raise exceptions.NotFound(kind="image", name=name_or_id, where=self.location)
@@ -435,7 +458,7 @@ class GlanceStore(HostStore):
 
     def touch_image(self, image_id: str) -> None:
         image = self.images_api.get(image_id)
-        if image["owner"] == self.owner:
+        if image["owner"] == self.project:
             self.images_api.update(image_id, {"splitimage_used": properties.used(time.time())},
                                    known=image)
 
@@ -454,7 +477,7 @@ class GlanceStore(HostStore):
 
     def prune_images(self, *, owner: str | None = None, max_age: float | None = None,
                      max_count: int | None = None, max_bytes: int | None = None) -> list[Image]:
-        if owner not in (None, self.owner):
+        if owner not in (None, self.project):
             return []
         return self._prune(self._limits.but(max_age=max_age, max_count=max_count,
                                             max_bytes=max_bytes))
@@ -462,11 +485,11 @@ class GlanceStore(HostStore):
     def _prune(self, limits: Limits, keep: str = "") -> list[Image]:
         if limits == Limits():
             return []
-        images = self.images(owner=self.owner)
+        images = self.images(owner=self.project)
         removed = []
         for image in surplus(images, limits, now=time.time(), protected=self._needed(images, keep)):
             LOG.info("deleting image %s (%s), over the limits of project %s", image.name,
-                     image.id, self.owner)
+                     image.id, self.project)
             try:
                 self._delete_image(image)
                 removed.append(image)
@@ -481,5 +504,5 @@ class GlanceStore(HostStore):
 
     def _make_room(self) -> bool:
         """Once, when a quota has no room: the less recently used half goes."""
-        images = self.images(owner=self.owner)
+        images = self.images(owner=self.project)
         return bool(images and self._prune(Limits(max_count=max(1, len(images) // 2))))
