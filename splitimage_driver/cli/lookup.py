@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,13 @@ def part(application: Application, given: str, *, kind: str | None = None) -> Pa
     :raises NotFound:
     :raises InvalidInput: several have that name
     """
-    parts = [p for p in application.store.parts(owner=application.project)
-             if kind in (None, p.kind)]
+    store, owner = application.store, application.project
+    # Most often it is one that the store finds by itself; a list may be long.
+    with contextlib.suppress(exceptions.NotFound, exceptions.InvalidInput):
+        one = store.part(given, owner=owner)
+        if kind in (None, one.kind):
+            return one
+    parts = [p for p in store.parts(owner=owner) if kind in (None, p.kind)]
     found = ([p for p in parts if p.id == given] or [p for p in parts if p.name == given]
              or [p for p in parts if _START_OF_ID.match(given) and p.id.startswith(given)])
     if not found:

@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 import splitimage_driver.application
+from splitimage_driver import exceptions
 from splitimage_driver.cli import logs, main, session
 
 
@@ -37,6 +38,7 @@ def application(tmp_path: Path) -> Any:
     store.usable.side_effect = functools.partial(Store.usable, store)
     store.composites.return_value = []
     store.composite_names.return_value = {}
+    store.part.side_effect = exceptions.NotFound(kind="part", name="it", where="/store")
     store.parts.return_value = []
     store.images.return_value = []
     images = mock.create_autospec(ImageService, instance=True)

@@ -19,7 +19,7 @@ from splitimage_driver.capture.machine import Gold
 from splitimage_driver.doctor import Check
 from splitimage_driver.model.composite import System
 from splitimage_driver.model.entry import FileEntry
-from splitimage_driver.model.part import Layer, PartManifest, Row
+from splitimage_driver.model.part import Layer, Part, PartManifest, Row
 from splitimage_driver.model.plan import BatchStep, Lost, Quantity, Request
 from splitimage_driver.planning.cost import Rates
 from splitimage_driver.planning.weights import Weighing
@@ -38,7 +38,13 @@ def parts_of(application: Any) -> None:
     application.store.composites.return_value = [records.composite()]
     application.store.composite_names.return_value = {"c0ffee00-0000": "lamp"}
     found = {p.id: p for p in records.PARTS.values()}
-    application.store.part.side_effect = lambda part_id, owner=None: found[part_id]
+
+    def part(part_id: str, owner: str | None = None) -> Part:
+        if part_id not in found:
+            raise exceptions.NotFound(kind="part", name=part_id, where="/store")
+        return found[part_id]
+
+    application.store.part.side_effect = part
 
 
 # -- inspect, capture ------------------------------------------------------------------
@@ -237,6 +243,14 @@ def test_a_parts_files_are_shown(run: Run, application: Any) -> None:
         ("/etc/php\\x1b[1m.ini", "file", "")]
     assert found[2]["mode"] == "0640"
     assert "\x1b" not in run("part", "show", "php", "--files").out
+
+
+def test_a_part_that_the_store_finds_is_not_looked_for_in_a_list(run: Run,
+                                                                 application: Any) -> None:
+    application.store.part.side_effect = [records.PAGE]
+    assert json.loads(run("part", "show", "page", "-f", "json").out)["id"] == records.PAGE.id
+    application.store.part.assert_called_once_with("page", owner="default")
+    application.store.parts.assert_not_called()
 
 
 def test_a_part_is_made_and_deleted(run: Run, application: Any, tmp_path: Path) -> None:
