@@ -3,11 +3,16 @@ images are Glance images, see :mod:`splitimage_driver.model.properties`.
 
 ::
 
-    store.py       the store itself: records in Glance, contents cached here
+    store.py       the store itself: where the pieces meet
     api.py         the image API, whatever carries the requests
     http.py        carries them to a cloud, as openstacksdk logs in there
     transfer.py    contents up and down, verified, retried
     records.py     what is in a manifest image
-    publish.py     how two publishers of one recipe meet
-    access.py      who sees parts and manifests, and when they go
+    reader.py      records out of Glance, judged by whose they are
+    publish.py     records into Glance; how two publishers of one recipe meet
+    completed.py   completed images: found, published, pruned
+    cache.py       data of images that this host keeps
+    places.py      which image has what a digest names
+    access.py      who sees parts and manifests; holdings.py: what there is of
+                   them; collector.py: when they go
 """

@@ -43,7 +43,8 @@ class _Answer:
     def __init__(self, response: requests.Response) -> None:
         self._response = response
         self.status = response.status_code
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
+        self.headers: Mapping[str, str] = {
+            name.lower(): value for name, value in response.headers.items()}
 
     def body(self) -> bytes:
         try:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import hashlib
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-import msgspec
 from oslo_log import log as logging
 
 from splitimage_driver import exceptions
@@ -26,10 +23,11 @@ from splitimage_driver.store.contents import ADOPTED, PART
 from splitimage_driver.store.glance import access, holdings
 from splitimage_driver.store.glance.api import Description, Images, Transport
 from splitimage_driver.store.glance.cache import Cache
+from splitimage_driver.store.glance.completed import CompletedImages
+from splitimage_driver.store.glance.places import Places
 from splitimage_driver.store.glance.publish import Publisher
 from splitimage_driver.store.glance.reader import Known, Reader
 from splitimage_driver.store.host import HostStore, Options
-from splitimage_driver.store.retention import Limits, surplus
 
 LOG = logging.getLogger(__name__)
 
@@ -43,16 +41,6 @@ class Own(Protocol):
     grace: int
     cache_bytes: int
     filter: bool
-
-
-class _Place:
-    """Where a part is in Glance.
-
-    :ivar image: id of its image
-    """
-
-    def __init__(self, part: Part, image: str) -> None:
-        self.part, self.image = part, image
 
 
 class GlanceStore(HostStore):
@@ -71,17 +59,17 @@ class GlanceStore(HostStore):
         self.location, self.project = transport.where, transport.project
         self.cache = Cache(self.images_api, self._contents, self.lock, limit=own.cache_bytes)
         self.reader = Reader(self.images_api, self.cache, parallel=own.parallel)
+        self.places = Places(self.reader, self.cache)
         self.publisher = Publisher(self.images_api, self._scratch, store=own.store,
                                    stall=own.stall, purpose=purpose)
+        self.completed = CompletedImages(self.images_api, self.reader, self.publisher,
+                                         self.places, users=self._users, ask=own.filter)
         self._pool = concurrent.futures.ThreadPoolExecutor(own.parallel)
-        #: Parts on their way up, by id; and those that this session brought
-        #: for a composite that is not there yet.
+        #: Parts on their way up, by id; and images of those that this session
+        #: brought for a composite that is not there yet.
         self._rising: dict[str, concurrent.futures.Future[Description]] = {}
         self._brought: dict[str, Description] = {}
-        #: By (owner, id) of a part; by digest: whose data, or manifest, it is.
-        self._parts: dict[tuple[str, str], _Place] = {}
-        self._data: dict[str, tuple[str, str, str]] = {}
-        self._trees: dict[str, tuple[str, str]] = {}
+        #: Digests of manifests that this session has stored on this host.
         self._put: set[str] = set()
 
     @classmethod
@@ -118,9 +106,8 @@ class GlanceStore(HostStore):
     # -- objects ------------------------------------------------------------------------
 
     def path(self, digest: str) -> Path:
-        if digest in self._data:
-            image, role, owner = self._data[digest]
-            return self.cache.path(self.reader.shown(image, role, owner), sha256=digest)
+        if self.places.has_data(digest):
+            return self.places.path(digest)
         if self._ours(digest):
             return super().path(digest)
         raise exceptions.NotFound(kind="object", name=digest, where=self.location)
@@ -134,16 +121,15 @@ class GlanceStore(HostStore):
             self._session.name, ADOPTED, digest, digest))
 
     def is_local(self, digest: str) -> bool:
-        if digest in self._data:
-            return self.cache.digest(self._data[digest][0]) == digest
+        if self.places.has_data(digest):
+            return self.places.is_here(digest)
         return self._ours(digest) and super().is_local(digest)
 
     def verify(self, digest: str) -> None:
         try:
             super().verify(digest)
         except exceptions.DigestMismatch:
-            if digest in self._data:
-                self.cache.forget(self._data[digest][0])  # fetched anew the next time
+            self.places.damaged(digest)
             raise
 
     def hold(self, digests: Iterable[str]) -> contextlib.AbstractContextManager[None]:
@@ -160,15 +146,10 @@ class GlanceStore(HostStore):
 
     def _tree(self, digest: str) -> bytes:
         """Canonical bytes of a tree's or a part's manifest."""
-        if digest in self._put:
-            return self._contents.read(digest)
-        if digest not in self._trees:
+        found = (self._contents.read(digest) if digest in self._put
+                 else self.places.tree(digest))
+        if found is None:
             raise exceptions.NotFound(kind="manifest", name=digest, where=self.location)
-        image, owner = self._trees[digest]
-        found = self.reader.bundle(image, owner).manifest
-        if hashlib.sha256(found).hexdigest() != digest:
-            raise exceptions.DigestMismatch(what=f"manifest image {image}", expected=digest,
-                                            found=hashlib.sha256(found).hexdigest())
         return found
 
     # -- parts --------------------------------------------------------------------------
@@ -182,7 +163,7 @@ class GlanceStore(HostStore):
         self._contents.put(manifest.encode(), part.id)
         self._put.add(part.id)
         self._rising[part.id] = self._pool.submit(self._raise, part, manifest.encode())
-        self._parts[part.owner, part.id] = _Place(part, "")
+        self.places.learn_part(part, "")
         if not pending:
             self._arrived(part)
             self._brought.clear()
@@ -191,7 +172,8 @@ class GlanceStore(HostStore):
     def _met_again(self, part: Part) -> Part:
         """One that is stored already: the collector is to know that it is
         wanted. :raises NotFound: it went meanwhile"""
-        image = self._parts[part.owner, part.id].image
+        place = self.places.part(part.id, part.owner)
+        image = place.image if place else ""
         if image:  # else it is on its way up
             if self.publisher.purpose:
                 holdings.claim(self.images_api, image, self.publisher.purpose)
@@ -212,46 +194,33 @@ class GlanceStore(HostStore):
         if future is not None:
             image = future.result()
             self._brought[image["id"]] = image
-            self._learn_part(part, image["id"])
-        return self._parts[part.owner, part.id].image
-
-    def _learn_part(self, part: Part, image: str) -> None:
-        self._parts[part.owner, part.id] = _Place(part, image)
-        if part.blob:
-            self._data[part.blob] = (image, properties.PART, part.owner)
+            self.places.learn_part(part, image["id"])
+        place = self.places.part(part.id, part.owner)
+        assert place is not None  # noqa: S101 (it was stored, or found)
+        return place.image
 
     def part(self, name_or_id: str, *, owner: str | None = None) -> Part:
-        found = [place.part for (whose, digest), place in self._parts.items()
-                 if digest == name_or_id and owner in (None, whose)]
-        if found:
-            return found[0]
-        owner = owner or self.project
-        images = (self.reader.part_images(owner, splitimage_digest=name_or_id)
-                  or self.reader.part_images(owner, name=name_or_id))
-        images = [i for i in images if name_or_id in (i["name"], i.get("splitimage_digest"))]
-        if len({properties.digest(image) for image in images}) > 1:
-            raise exceptions.InvalidInput(
-                what=f"part {name_or_id}",
-                reason=f"{len(images)} have this name, give an id: "
-                + ", ".join(sorted(properties.digest(image)[:12] for image in images)))
-        if not images:
-            raise exceptions.NotFound(kind="part", name=name_or_id, where=self.location)
-        return self._found_part(images[0])
+        place = self.places.part(name_or_id, owner)
+        return place.part if place else self.places.learn_part_image(
+            self._part_image(name_or_id, owner or self.project))
 
-    def _found_part(self, image: Description) -> Part:
-        part = self.reader.part(image)
-        self._learn_part(part, image["id"])
-        self._trees[part.id] = (properties.manifest(image), image["owner"])
-        return part
+    def _part_image(self, name_or_id: str, owner: str) -> Description:
+        for key in ("splitimage_digest", "name"):
+            found = [image for image in self.reader.part_images(owner, **{key: name_or_id})
+                     if image.get(key) == name_or_id]
+            digests = {properties.digest(image) for image in found}
+            if len(digests) > 1:
+                raise exceptions.InvalidInput(
+                    what=f"part {name_or_id}",
+                    reason=f"{len(digests)} have this name, give an id: "
+                    + ", ".join(sorted(digest[:12] for digest in digests)))
+            if found:
+                return found[0]
+        raise exceptions.NotFound(kind="part", name=name_or_id, where=self.location)
 
     def part_manifest(self, part_id: str) -> PartManifest:
-        if part_id not in self._put and part_id not in self._trees:
-            part = self.part(part_id)
-            place = self._parts[part.owner, part.id]
-            shown = self.reader.shown(place.image, properties.PART, part.owner)
-            if properties.digest(shown) != part_id:
-                raise properties.bad(shown, "it is not the part that its composite names")
-            self._trees[part_id] = (properties.manifest(shown), part.owner)
+        if part_id not in self._put:
+            self.part(part_id)  # where it is
         return PartManifest.decode(self._tree(part_id))
 
     def parts(self, *, owner: str | None = None) -> list[Part]:
@@ -260,34 +229,28 @@ class GlanceStore(HostStore):
 
     def _readable(self, image: Description) -> Part | None:
         try:
-            return self._found_part(image)
+            return self.places.learn_part_image(image)
         except (exceptions.BadImage, exceptions.DigestMismatch) as error:
             LOG.warning("%s", error)
             return None
 
     def delete_part(self, name_or_id: str, *, owner: str | None = None) -> None:
-        part = self.part(name_or_id, owner=owner or self.project)
+        image = self._part_image(name_or_id, owner or self.project)
+        part = self.places.learn_part_image(image)
         with self._database.reading() as connection:
             users = self._tables.users_of_part(connection, part)
-        for image in self.reader.described(owner=self.project):
-            links = properties.links(image)
-            if part.id in {link.digest for link in (*links.parts.values(), links.restore)}:
-                users.append(f"composite {image['name']}")
-        users += [f"image {image.name}" for image in self.images(owner=self.project)
-                  if part.id in image.filesets]
+        for composite in self.reader.described(owner=self.project):
+            links = properties.links(composite)
+            if image["id"] in {link.image for link in (*links.parts.values(), links.restore)}:
+                users.append(f"composite {composite['name']}")
+        users += [f"image {each.name}" for each in self.images(owner=self.project)
+                  if part.id in each.filesets]
         if users:
             raise self._in_use(part.kind + " part" if part.kind != parts_.FILESET
                                else "file set", part.name, users)
-        place = self._parts.pop((part.owner, part.id))
-        shown = self.reader.shown(place.image, properties.PART, part.owner)
-        self.images_api.discard(place.image)
-        self.images_api.discard(properties.manifest(shown))
-        self._forget(place.image)
-
-    def _forget(self, image: str) -> None:
-        self.reader.forget(image)
-        self.cache.forget(image)
-        self._data = {digest: place for digest, place in self._data.items() if place[0] != image}
+        self.images_api.discard(image["id"])
+        self.images_api.discard(properties.manifest(image))
+        self.places.forget(image["id"])
 
     # -- composites -----------------------------------------------------------------------
 
@@ -303,7 +266,7 @@ class GlanceStore(HostStore):
             image = self.publisher.composite(composite, tree, links, parts,
                                              super().path(composite.base.disk))
             self.cache.keep(image["id"], composite.base.disk)
-            saved = self._learn(self.reader.composite(image["id"]))
+            saved = self.places.learn_composite(self.reader.composite(image["id"]))
         self._brought.clear()
         if composite.public or (known and known.image["visibility"] != "private"):
             self._publish_access(saved, public=composite.public)
@@ -325,7 +288,7 @@ class GlanceStore(HostStore):
         self.images_api.update(composite.id, {**wanted, **gone}, known=now)
         self.images_api.discard(old)
         self.reader.forget(composite.id)
-        return self._learn(self.reader.composite(composite.id))
+        return self.places.learn_composite(self.reader.composite(composite.id))
 
     def _publish_access(self, composite: Composite, *, public: bool) -> None:
         if public:
@@ -353,25 +316,12 @@ class GlanceStore(HostStore):
             *links.parts.values(), links.restore)} - self._brought.keys())
         return links, tuple({part.id: part for part in (*parts.values(), restore)}.values())
 
-    def _learn(self, known: Known) -> Composite:
-        """Note where its parts and its base are."""
-        composite = known.composite
-        self._data[composite.base.disk] = (composite.id, properties.COMPOSITE, composite.owner)
-        self._trees[composite.base.manifest] = (properties.manifest(known.image),
-                                                composite.owner)
-        for part in known.parts.values():
-            link = known.link(part.id)
-            if link is not None:
-                self._learn_part(msgspec.structs.replace(part, owner=composite.owner),
-                                 link.image)
-        return composite
-
     def composite(self, name_or_id: str) -> Composite:
-        return self._learn(self.reader.composite(name_or_id))
+        return self.places.learn_composite(self.reader.composite(name_or_id))
 
     def composites(self) -> list[Composite]:
-        return sorted((self._learn(known) for known in self.reader.all_composites()),
-                      key=lambda composite: composite.name)
+        found = map(self.places.learn_composite, self.reader.all_composites())
+        return sorted(found, key=lambda composite: composite.name)
 
     def usable(self, composite: Composite, owner: str) -> bool:
         return True  # only such ones are found
@@ -388,121 +338,49 @@ class GlanceStore(HostStore):
         if users:
             raise self._in_use("composite", composite.name, users)
         self.images_api.delete(composite.id)
-        self._forget(composite.id)
+        self.places.forget(composite.id)
         access.reconcile(self.images_api, composite.id, last=known.image)
 
     # -- completed images -------------------------------------------------------------------
 
     def add_image(self, image: Image) -> Image:
         composite = self._known_composite(image.composite)
-        tree, disk = self._tree(image.manifest), super().path(image.disk)
-
-        def publish() -> Description:
-            return self.publisher.completed(image, tree, composite.base.manifest, disk)
-
-        try:
-            done = publish()
-        except exceptions.QuotaExceeded:
-            if not self._make_room():
-                raise
-            done = publish()
-        saved = self.reader.image(done)
-        if saved.disk == image.disk:
-            self.cache.keep(saved.id, image.disk)
-        self._learn_image(saved, done)
-        self._prune(self._limits, keep=saved.id)
-        return saved
+        return self.completed.add(image, self._tree(image.manifest), composite.base.manifest,
+                                  super().path(image.disk), self._limits)
 
     def _known_composite(self, composite: str) -> Composite:
         known = self.reader.composites.get(composite)
         return known.composite if known else self.composite(composite)
 
-    def _learn_image(self, image: Image, description: Description) -> None:
-        self._data[image.disk] = (image.id, properties.COMPLETED, image.owner)
-        self._trees[image.manifest] = (properties.manifest(description), image.owner)
-
-    def _learned(self, found: Iterable[tuple[Image, Description]]) -> Iterator[Image]:
-        for image, description in found:
-            self._learn_image(image, description)
-            yield image
-
     def images(self, *, composite: str | None = None, owner: str | None = None) -> list[Image]:
-        filters = {} if composite is None else {"splitimage_composite": composite}
-        found = self.reader.completed(owner or self.project, **filters)
-        if owner is None and composite is not None:
-            whose = self._known_composite(composite).owner
-            if whose != self.project:
-                found += self.reader.completed(whose, visibility="public", **filters)
-        return sorted(self._learned(found), key=lambda image: (image.created, image.id))
+        return self.completed.all(
+            None if composite is None else self._known_composite(composite), owner)
 
     def image(self, name_or_id: str) -> Image:
-        found = [i for i in self.images(owner=self.project) if name_or_id in (i.id, i.name)]
-        exact = [i for i in found if i.id == name_or_id] or found
-        if not exact:
-            raise exceptions.NotFound(kind="image", name=name_or_id, where=self.location)
-        if len(exact) > 1:
-            raise exceptions.InvalidInput(
-                what=f"image {name_or_id}", reason=f"{len(exact)} have this name, give an id: "
-                + ", ".join(sorted(i.id for i in exact)))
-        return exact[0]
+        return self.completed.one(name_or_id)
+
+    def near(self, composite: Composite, parts: Sequence[str], filesets: Sequence[str],
+             limit: int) -> list[Image] | None:
+        return self.completed.near(composite, parts, filesets, limit)
 
     def find_recipe(self, recipe: str, *, owner: str) -> Image | None:
-        found = self.reader.completed(owner, splitimage_recipe=recipe)
-        if not found:
-            owners = {known.composite.owner for known in self.reader.composites.values()}
-            for other in sorted(owners - {owner}):
-                found += [(image, described) for image, described in self.reader.completed(
-                    other, splitimage_recipe=recipe, visibility="public")
-                    if self._known_composite(image.composite).owner == other]
-        return next(self._learned(found), None)
+        return self.completed.of_recipe(
+            recipe, owner, [known.composite for known in self.reader.composites.values()])
 
     def touch_image(self, image_id: str) -> None:
-        image = self.images_api.get(image_id)
-        if image["owner"] == self.project:
-            self.images_api.update(image_id, {"splitimage_used": properties.used(time.time())},
-                                   known=image)
+        self.completed.touch(image_id)
 
     def delete_image(self, name_or_id: str) -> None:
-        self._delete_image(self.image(name_or_id))
-
-    def _delete_image(self, image: Image) -> None:
-        with self._database.reading() as connection:
-            users = self._tables.users_of_image(connection, image)
-        if users:
-            raise self._in_use("image", image.name, users)
-        manifest, _ = self._trees[image.manifest]
-        self.images_api.delete(image.id)
-        self.images_api.discard(manifest)
-        self._forget(image.id)
+        self.completed.delete(self.image(name_or_id))
 
     def prune_images(self, *, owner: str | None = None, max_age: float | None = None,
                      max_count: int | None = None, max_bytes: int | None = None) -> list[Image]:
         if owner not in (None, self.project):
             return []
-        return self._prune(self._limits.but(max_age=max_age, max_count=max_count,
-                                            max_bytes=max_bytes))
+        return self.completed.prune(self._limits.but(max_age=max_age, max_count=max_count,
+                                                     max_bytes=max_bytes))
 
-    def _prune(self, limits: Limits, keep: str = "") -> list[Image]:
-        if limits == Limits():
-            return []
-        images = self.images(owner=self.project)
-        removed = []
-        for image in surplus(images, limits, now=time.time(), protected=self._needed(images, keep)):
-            LOG.info("deleting image %s (%s), over the limits of project %s", image.name,
-                     image.id, self.project)
-            try:
-                self._delete_image(image)
-                removed.append(image)
-            except (exceptions.NotFound, exceptions.NotPermitted, exceptions.InUse) as error:
-                LOG.warning("image %s stays: %s", image.name, error)
-        return removed
-
-    def _needed(self, images: Iterable[Image], keep: str) -> set[str]:
+    def _users(self, image: Image) -> list[str]:
+        """Servers of this host."""
         with self._database.reading() as connection:
-            return {image.id for image in images
-                    if image.id == keep or self._tables.users_of_image(connection, image)}
-
-    def _make_room(self) -> bool:
-        """Once, when a quota has no room: the less recently used half goes."""
-        images = self.images(owner=self.project)
-        return bool(images and self._prune(Limits(max_count=max(1, len(images) // 2))))
+            return self._tables.users_of_image(connection, image)

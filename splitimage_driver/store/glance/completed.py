@@ -1,0 +1,182 @@
+"""Completed images: found, published, deleted when they are too many."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from oslo_log import log as logging
+
+from splitimage_driver import exceptions
+from splitimage_driver.model import properties
+from splitimage_driver.model.candidate import Image
+from splitimage_driver.model.composite import Composite
+from splitimage_driver.store.glance import api
+from splitimage_driver.store.glance.api import Description, Images
+from splitimage_driver.store.glance.places import Places
+from splitimage_driver.store.glance.publish import Publisher
+from splitimage_driver.store.glance.reader import Reader, foreign
+from splitimage_driver.store.retention import Limits, surplus
+
+LOG = logging.getLogger(__name__)
+PLAN = "/splitimage/plan"
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+
+
+class CompletedImages:
+    """:param users: of an image, on this host, for messages
+    :param ask: whether the image service may be asked what is nearest
+    """
+
+    def __init__(self, images: Images, reader: Reader, publisher: Publisher, places: Places, *,
+                 users: Callable[[Image], list[str]], ask: bool) -> None:
+        self.images, self.reader, self.publisher, self.places = images, reader, publisher, places
+        self._users, self._ask = users, ask
+
+    @property
+    def project(self) -> str:
+        return self.images.project
+
+    # -- found --------------------------------------------------------------------------
+
+    def all(self, composite: Composite | None = None, owner: str | None = None) -> list[Image]:
+        """Of one owner; None: those that this project may build on, its own
+        and public ones of the composite's owner."""
+        filters = {} if composite is None else {"splitimage_composite": composite.id}
+        found = self.reader.completed(owner or self.project, **filters)
+        if owner is None and composite is not None and composite.owner != self.project:
+            found += self.reader.completed(composite.owner, visibility=api.PUBLIC, **filters)
+        return sorted(self._learned(found), key=lambda image: (image.created, image.id))
+
+    def _learned(self, found: Iterable[tuple[Image, Description]]) -> Iterator[Image]:
+        for image, description in found:
+            yield self.places.learn_image(image, description)
+
+    def one(self, name_or_id: str) -> Image:
+        """An own one. :raises NotFound: :raises InvalidInput: several have the name"""
+        if _ID.match(name_or_id):
+            found = self._shown([name_or_id], lambda image: image.owner == self.project)
+        else:
+            found = list(self._learned(self.reader.completed(self.project, name=name_or_id)))
+        if not found:
+            raise exceptions.NotFound(kind="image", name=name_or_id, where=self.images.where)
+        if len(found) > 1:
+            raise exceptions.InvalidInput(
+                what=f"image {name_or_id}", reason=f"{len(found)} have this name, give an id: "
+                + ", ".join(sorted(image.id for image in found)))
+        return found[0]
+
+    def _shown(self, ids: Sequence[str], trusted: Callable[[Image], bool]) -> list[Image]:
+        """Those of the images that are finished ones and trusted."""
+        def shown(name: str) -> tuple[Image, Description] | None:
+            try:
+                found = self.images.get(name)
+                image = self.reader.image(found)
+            except (exceptions.NotFound, exceptions.BadImage):
+                return None
+            good = found["status"] == api.ACTIVE and not foreign(found) and trusted(image)
+            return (image, found) if good else None
+
+        return list(self._learned(each for each in self.reader.map(shown, ids) if each))
+
+    def of_recipe(self, recipe: str, owner: str, composites: Iterable[Composite]) -> Image | None:
+        """The oldest of the owner; else a public one that the owner of one of
+        the composites has made from it."""
+        found = self.reader.completed(owner, splitimage_recipe=recipe)
+        for composite in composites:
+            if not found and composite.owner != owner:
+                found = self.reader.completed(
+                    composite.owner, splitimage_recipe=recipe, visibility=api.PUBLIC,
+                    splitimage_composite=composite.id)
+        return next(self._learned(found), None)
+
+    def near(self, composite: Composite, parts: Sequence[str], filesets: Sequence[str],
+             limit: int) -> list[Image] | None:
+        """What the image service's own planning names; None: it does not plan."""
+        if not self._ask:
+            return None
+        try:
+            answer: Any = self.images.ask(PLAN, {
+                "composite": composite.id, "parts": list(parts), "filesets": list(filesets),
+                "limit": limit})
+            ids = None if answer is None else [
+                str(each["image"]) for each in answer["candidates"]
+                if each["image"] != composite.id]
+        except (exceptions.SplitImageError, KeyError, TypeError) as error:
+            LOG.warning("the image service cannot plan, doing so here: %s", error)
+            ids = None
+        if ids is None:
+            self._ask = False
+            return None
+        return self._shown(ids, lambda image: image.composite == composite.id and (
+            image.owner == self.project or (image.public and image.owner == composite.owner)))
+
+    # -- published ------------------------------------------------------------------------
+
+    def add(self, image: Image, tree: bytes, system: str, disk: Path, limits: Limits) -> Image:
+        """Publish one; returns the one that is there in the end.
+
+        :param tree: canonical bytes of its manifest
+        :param system: digest of the base's manifest
+        """
+        def publish() -> Description:
+            return self.publisher.completed(image, tree, system, disk)
+
+        try:
+            done = publish()
+        except exceptions.QuotaExceeded:
+            if not self._make_room():
+                raise
+            done = publish()
+        saved = self.places.learn_image(self.reader.image(done), done)
+        if saved.disk == image.disk:
+            self.places.cache.keep(saved.id, image.disk)
+        self.prune(limits, keep=saved.id)
+        return saved
+
+    def touch(self, name: str) -> None:
+        image = self.images.get(name)
+        if image["owner"] == self.project:
+            self.images.update(name, {"splitimage_used": properties.used(time.time())},
+                               known=image)
+
+    # -- deleted ----------------------------------------------------------------------------
+
+    def delete(self, image: Image) -> None:
+        """:raises InUse: a server of this host runs on it"""
+        users = self._users(image)
+        if users:
+            raise exceptions.InUse(kind="image", name=image.name, users=", ".join(users[:10]))
+        self.images.delete(image.id)
+        self.images.discard(self.places.tree_image(image.manifest))
+        self.places.forget(image.id)
+
+    def prune(self, limits: Limits, keep: str = "") -> list[Image]:
+        """Delete the least recently used ones beyond the limits; returns them."""
+        if limits == Limits():
+            return []
+        images = self.all(owner=self.project)
+        needed = {image.id for image in images if image.id == keep or self._users(image)}
+        removed = []
+        for image in surplus(images, limits, now=time.time(), protected=needed):
+            LOG.info("deleting image %s (%s), over the limits of project %s", image.name,
+                     image.id, self.project)
+            try:
+                self.delete(image)
+                removed.append(image)
+            except (exceptions.NotFound, exceptions.NotPermitted, exceptions.InUse) as error:
+                LOG.warning("image %s stays: %s", image.name, error)
+        left = [image for image in images if image not in removed]
+        still = limits.full(len(left), sum(image.disk_size for image in left))
+        if still:
+            LOG.warning("project %s stays over its limit (%s): the rest is in use",
+                        self.project, still)
+        return removed
+
+    def _make_room(self) -> bool:
+        """Once, when a quota has no room: the less recently used half goes."""
+        images = self.all(owner=self.project)
+        return bool(images and self.prune(Limits(max_count=max(1, len(images) // 2))))

@@ -1,0 +1,140 @@
+"""Where what a digest names is in Glance.
+
+Records name contents by their digests. Which image has them is known from the
+records that this session has read, and only from these: that something of that
+digest is somewhere, or on this host, is no reason to give it to whoever asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from splitimage_driver import exceptions
+from splitimage_driver.model import properties
+from splitimage_driver.model.candidate import Image
+from splitimage_driver.model.composite import Composite
+from splitimage_driver.model.part import Part
+from splitimage_driver.store.glance.api import Description
+from splitimage_driver.store.glance.cache import Cache
+from splitimage_driver.store.glance.reader import Known, Reader
+
+
+class _Holder(NamedTuple):
+    """An image that must be of this role and owner."""
+
+    image: str
+    role: str
+    owner: str
+
+
+class PartPlace(NamedTuple):
+    """:ivar image: id of the part's image; "": it is on its way up"""
+
+    part: Part
+    image: str
+
+
+class Places:
+    def __init__(self, reader: Reader, cache: Cache) -> None:
+        self.reader, self.cache = reader, cache
+        self._parts: dict[tuple[str, str], PartPlace] = {}
+        self._data: dict[str, _Holder] = {}
+        self._trees: dict[str, _Holder] = {}
+
+    # -- learnt from records ------------------------------------------------------------
+
+    def learn_composite(self, known: Known) -> Composite:
+        composite = known.composite
+        owner = composite.owner
+        self._data[composite.base.disk] = _Holder(composite.id, properties.COMPOSITE, owner)
+        self._learn_tree(composite.base.manifest, known.image)
+        for part in known.parts.values():
+            link = known.link(part.id)
+            if link is not None:
+                self.learn_part(msgspec.structs.replace(part, owner=owner), link.image)
+        return composite
+
+    def learn_part(self, part: Part, image: str) -> None:
+        """:param image: "": there is none yet"""
+        self._parts[part.owner, part.id] = PartPlace(part, image)
+        if part.blob and image:
+            self._data[part.blob] = _Holder(image, properties.PART, part.owner)
+
+    def learn_part_image(self, image: Description) -> Part:
+        part = self.reader.part(image)
+        self.learn_part(part, image["id"])
+        self._learn_tree(part.id, image)
+        return part
+
+    def learn_image(self, image: Image, description: Description) -> Image:
+        self._data[image.disk] = _Holder(image.id, properties.COMPLETED, image.owner)
+        self._learn_tree(image.manifest, description)
+        return image
+
+    def _learn_tree(self, digest: str, holder: Description) -> None:
+        self._trees[digest] = _Holder(properties.manifest(holder), properties.MANIFEST,
+                                      holder["owner"])
+
+    def forget(self, image: str) -> None:
+        """It was deleted, or is another one now."""
+        self.reader.forget(image)
+        self.cache.forget(image)
+        self._data = _without(self._data, image)
+        self._parts = {key: place for key, place in self._parts.items() if place.image != image}
+
+    # -- asked for ------------------------------------------------------------------------
+
+    def part(self, digest: str, owner: str | None = None) -> PartPlace | None:
+        return next((place for (whose, each), place in self._parts.items()
+                     if each == digest and owner in (None, whose)), None)
+
+    def has_data(self, digest: str) -> bool:
+        return digest in self._data
+
+    def is_here(self, digest: str) -> bool:
+        """Whether its data are on this host."""
+        return self.cache.digest(self._data[digest].image) == digest
+
+    def path(self, digest: str) -> Path:
+        """Of the data, fetched if need be."""
+        return self.cache.path(self.reader.shown(*self._data[digest]), sha256=digest)
+
+    def damaged(self, digest: str) -> None:
+        """The copy here is: it is fetched anew the next time."""
+        if digest in self._data:
+            self.cache.forget(self._data[digest].image)
+
+    def tree(self, digest: str) -> bytes | None:
+        """Canonical bytes of a tree's or a part's manifest; None: it is not
+        known where they are.
+
+        :raises DigestMismatch:
+        """
+        if digest not in self._trees:
+            place = self.part(digest)
+            if place is None or not place.image:
+                return None
+            shown = self.reader.shown(place.image, properties.PART, place.part.owner)
+            if properties.digest(shown) != digest:
+                raise properties.bad(shown, "it is not the part that its composite names")
+            self._learn_tree(digest, shown)
+        holder = self._trees[digest]
+        found = self.reader.bundle(holder.image, holder.owner).manifest
+        if hashlib.sha256(found).hexdigest() != digest:
+            raise exceptions.DigestMismatch(what=f"manifest image {holder.image}",
+                                            expected=digest,
+                                            found=hashlib.sha256(found).hexdigest())
+        return found
+
+    def tree_image(self, digest: str) -> str:
+        """Id of the image that holds a manifest."""
+        return self._trees[digest].image
+
+
+def _without(places: Mapping[str, _Holder], image: str) -> dict[str, _Holder]:
+    return {digest: holder for digest, holder in places.items() if holder.image != image}
