@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -16,7 +17,6 @@ import pytest
 from demo import gold as gold_machines
 from splitimage_driver.application import Application
 from splitimage_driver.capture.machine import Gold
-from splitimage_driver.model.plan import Request
 from tests.functional import bootgold
 from tests.functional.command import Command
 from tests.functional.dying import opened, state
@@ -140,16 +140,31 @@ def lamp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     application.store.close()
 
 
+def singly(store: Path, tmp_path: Path) -> list[float]:
+    """Seconds of each assembly when the requests come one by one and none knows
+    of another: each has a copy of the store. The servers run on until all have
+    been started, as those of a batch do."""
+    seconds, commands = [], []
+    for number, parts in enumerate(COMBINATIONS):
+        copy = tmp_path / f"store {number}"
+        subprocess.run(["cp", "-a", store, copy], check=True)
+        commands.append(Command(copy))
+        [row] = commands[-1]("launch", "lamp", *(word for part in parts
+                                                 for word in ("--part", part)),
+                             "--publish", "assembled", "-f", "json", timeout=1800).json
+        assert row["match"] != "exact"
+        seconds.append(row["assembly"])
+    for command in commands:
+        [server] = command("server", "list", "-f", "json").json
+        assert command("server", "delete", server["id"]).status == 0
+        shutil.rmtree(command.store)
+    return seconds
+
+
 @pytest.mark.accept
 def test_the_demonstration_as_one_batch(lamp: Application, tmp_path: Path,
                                         record_property: Callable[[str, Any], None]) -> None:
-    requests = [Request(composite="lamp", parts=parts) for parts in COMBINATIONS]
-    alone = []
-    for request in requests:
-        _, done = lamp.images.assemble(request)
-        alone.append(done.facts["assembly_seconds"])
-        assert done.image is not None
-        lamp.store.delete_image(done.image.id)
+    alone = singly(lamp.path, tmp_path)
     command = Command(lamp.path)
     file = batch(tmp_path, *({"composite": "lamp", "parts": parts} for parts in COMBINATIONS))
     planned = command("launch", "--batch", file, "--dry-run", "--long", "-f", "json").json
