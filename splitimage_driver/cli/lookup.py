@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from splitimage_driver.model.composite import Composite
     from splitimage_driver.model.part import Part
 
+#: Whole; it names a composite that is not there any more, too.
+COMPOSITE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 #: As tables show it.
 _START_OF_ID = re.compile(r"[0-9a-f-]{8,63}\Z")
 

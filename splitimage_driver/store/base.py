@@ -174,6 +174,17 @@ class Store(abc.ABC):
 
         :raises InUse: completed images or servers came from it"""
 
+    def reconcile(self, composite: str | None = None) -> list[Finding]:
+        """Bring who sees a composite's parts, and which of them there are, in
+        line with it; returns what was done. Where parts are nothing by
+        themselves nothing can be out of line.
+
+        :param composite: its id, also of one that is gone; None: all of the
+            project
+        :raises NotPermitted: who asks may not do all of it; the rest is done
+        """
+        return []
+
     # -- completed images -----------------------------------------------------
 
     @abc.abstractmethod

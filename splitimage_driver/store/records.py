@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 WAITING, RUNNING = "waiting", "running"
+#: Kind of a finding: somebody saw what he should not, or did not what he should.
+ACCESS = "access"
 
 
 class QueueItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,8 +22,9 @@ class QueueItem(msgspec.Struct, frozen=True, kw_only=True):
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What ``store check`` found.
 
-    :ivar kind: ``damaged``, ``missing``, ``leftover``, ``unreferenced``
-    :ivar repaired: whether it was removed
+    :ivar kind: ``damaged``, ``missing``, ``leftover``, ``unreferenced``,
+        ``access``
+    :ivar repaired: whether it was removed, or put right
     """
 
     kind: str
@@ -31,4 +34,4 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def harmless(self) -> bool:
-        return self.kind in ("leftover", "unreferenced")
+        return self.kind in ("leftover", "unreferenced", ACCESS)

@@ -11,7 +11,8 @@ class DeleteComposite(base.Command):
     """Delete composite images with their parts.
 
     Parts that something else uses stay, and file sets. Refused while
-    completed images or servers came from it.
+    completed images or servers came from it. In a cloud the parts are
+    removed by store check --repair, after [glance] grace.
     """
 
     examples = ("composite delete lamp",)
@@ -19,7 +20,8 @@ class DeleteComposite(base.Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("composites", nargs="+", metavar="COMPOSITE", help="name or id")
         parser.add_argument("--keep-parts", action="store_true",
-                            help="delete only the composite itself")
+                            help="delete only the composite itself (in a cloud parts that no "
+                                 "composite refers to go all the same, after [glance] grace)")
 
     def perform(self, parsed_args: argparse.Namespace) -> None:
         for name in parsed_args.composites:

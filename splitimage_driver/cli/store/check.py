@@ -16,7 +16,10 @@ class CheckStore(base.Lister):
 
     Ends with 25 if something is damaged or missing. Leftovers of commands
     that were killed are harmless; --repair removes those older than [store]
-    grace. Nothing that is recorded is ever removed.
+    grace. Nothing that is recorded is ever removed. In a cloud what is on
+    this host is checked, and all that the project has in the image service:
+    --repair there puts right who sees parts, and removes parts that no
+    composite refers to, after [glance] grace.
     """
 
     examples = ("store check", "store check --repair")

@@ -34,6 +34,8 @@ LOG = logging.getLogger(__name__)
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 #: Manifest images whose contents are kept in memory.
 _KEPT = 64
+#: Ids in one request.
+_CHUNK = 100
 
 
 class Known(NamedTuple):
@@ -91,6 +93,14 @@ class Reader:
         return exceptions.BadImage(
             image=image, reason=f"there is no such {role} of the owner of what names it")
 
+    def look(self, ids: Iterable[Any]) -> None:
+        """Have all of these shown by few requests, where they are going to be
+        asked for one by one; what is none, or not visible, is left out."""
+        wanted = sorted({str(each) for each in ids if _ID.match(str(each))} - self._shown.keys())
+        for start in range(0, len(wanted), _CHUNK):
+            self._shown |= {each["id"]: each for each in self.images.list(
+                hidden=True, id="in:" + ",".join(wanted[start:start + _CHUNK]))}
+
     def forget(self, image: str) -> None:
         """It was changed or deleted."""
         self._shown.pop(image, None)
@@ -119,7 +129,7 @@ class Reader:
         found = found or self._by_name(name_or_id)
         if found is None:
             raise self._no_composite(name_or_id)
-        return self._known(found)
+        return self.known(found)
 
     def _no_composite(self, name: str) -> exceptions.NotFound:
         return exceptions.NotFound(kind="composite", name=name, where=self.images.where)
@@ -169,16 +179,27 @@ class Reader:
         """Own and public ones; what cannot be read is left out."""
         found = {each["id"]: each for each in (*self.described(owner=self.images.project),
                                                *self.described(visibility=api.PUBLIC))}
+        self.look(each.get("splitimage_manifest") for each in found.values())
         return [known for known in self.map(self._readable, found.values()) if known]
 
     def _readable(self, image: Description) -> Known | None:
         try:
-            return self._known(image)
+            return self.known(image)
         except (exceptions.BadImage, exceptions.DigestMismatch) as error:
             LOG.warning("%s", error)
             return None
 
-    def _known(self, image: Description) -> Known:
+    def names(self, ids: Iterable[str]) -> dict[str, str]:
+        """Of composites, whoever has them, by id."""
+        wanted = sorted({each for each in ids if _ID.match(each)})
+        return {each["id"]: str(each.get("name") or "")
+                for start in range(0, len(wanted), _CHUNK)
+                for each in self.images.list(hidden=False, splitimage_role=properties.COMPOSITE,
+                                             id="in:" + ",".join(wanted[start:start + _CHUNK]))}
+
+    def known(self, image: Description) -> Known:
+        """The composite that an image is. :raises BadImage: it is not as this
+        project writes it"""
         known = self.composites.get(image["id"])
         if known is not None and known.image == image:
             return known

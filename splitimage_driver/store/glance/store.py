@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -23,11 +23,13 @@ from splitimage_driver.store.contents import ADOPTED, PART
 from splitimage_driver.store.glance import access, holdings
 from splitimage_driver.store.glance.api import Description, Images, Transport
 from splitimage_driver.store.glance.cache import Cache
+from splitimage_driver.store.glance.check import Checker, put_right
 from splitimage_driver.store.glance.completed import CompletedImages
 from splitimage_driver.store.glance.places import Places
 from splitimage_driver.store.glance.publish import Publisher
 from splitimage_driver.store.glance.reader import Known, Reader
 from splitimage_driver.store.host import HostStore, Options
+from splitimage_driver.store.records import Finding
 
 LOG = logging.getLogger(__name__)
 
@@ -224,7 +226,9 @@ class GlanceStore(HostStore):
         return PartManifest.decode(self._tree(part_id))
 
     def parts(self, *, owner: str | None = None) -> list[Part]:
-        found = self.reader.map(self._readable, self.reader.part_images(owner or self.project))
+        images = self.reader.part_images(owner or self.project)
+        self.reader.look(image.get("splitimage_manifest") for image in images)
+        found = self.reader.map(self._readable, images)
         return sorted((part for part in found if part), key=lambda p: (p.name, p.created, p.id))
 
     def _readable(self, image: Description) -> Part | None:
@@ -323,6 +327,14 @@ class GlanceStore(HostStore):
         found = map(self.places.learn_composite, self.reader.all_composites())
         return sorted(found, key=lambda composite: composite.name)
 
+    def composite_names(self, ids: Iterable[str]) -> dict[str, str]:
+        return self.reader.names(ids)
+
+    def reconcile(self, composite: str | None = None) -> list[Finding]:
+        changes = (access.reconcile_all(self.images_api, self.project) if composite is None
+                   else access.reconcile(self.images_api, composite))
+        return [put_right(change) for change in changes]
+
     def usable(self, composite: Composite, owner: str) -> bool:
         return True  # only such ones are found
 
@@ -384,3 +396,9 @@ class GlanceStore(HostStore):
         """Servers of this host."""
         with self._database.reading() as connection:
             return self._tables.users_of_image(connection, image)
+
+    # -- both places --------------------------------------------------------------------
+
+    def check(self, *, repair: bool = False) -> Iterator[Finding]:
+        yield from super().check(repair=repair)
+        yield from Checker(self.reader, grace=self.own.grace).run(repair=repair)

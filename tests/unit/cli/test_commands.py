@@ -221,6 +221,21 @@ def test_an_answer_has_what_belongs_to_it(words: tuple[str, ...], run: Run,
     application.composites.resolve.assert_not_called()
 
 
+def test_access_is_repaired_of_one_composite_or_of_all(run: Run, application: Any) -> None:
+    parts_of(application)
+    application.store.reconcile.return_value = [Finding(
+        kind="access", subject="web (1)", detail="private", repaired=True)]
+    [done] = json.loads(run("composite", "reconcile", "lamp", "-f", "json").out)
+    assert done == {"image": "web (1)", "done": "private"}
+    gone = "2f6b6a1e-0d5c-4d0e-9a39-1c7a2f8f6e11"
+    application.store.composite.reset_mock()
+    run("composite", "reconcile", gone)
+    application.store.composite.assert_not_called()
+    run("composite", "reconcile")
+    assert [call.args for call in application.store.reconcile.call_args_list] == [
+        ("c0ffee00-0000",), (gone,), (None,)]
+
+
 # -- parts, images ------------------------------------------------------------------------
 
 def test_parts_are_listed_without_what_nobody_names(run: Run, application: Any) -> None:
