@@ -111,9 +111,7 @@ class PlanService:
                                       where=self.store.location)
         names = composite.closure(request.parts)
         filesets = tuple(self.fileset(name) for name in request.filesets)
-        # An answer applies where two of its parts meet.
-        answers = [a for a in composite.answers
-                   if len(set(a.parts).intersection(names)) >= min(2, len(a.parts))]
+        answers = composite.applying(names)
         answers += request.answers
         wanted = recipe(composite.base.disk,
                         [composite.parts[n].id for n in names] + [f.id for f in filesets],

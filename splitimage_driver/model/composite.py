@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -158,6 +158,12 @@ class Composite(msgspec.Struct, frozen=True, kw_only=True):
             todo = [n for n, ref in self.parts.items() if n not in wanted
                     and ref.completes and wanted.issuperset(ref.completes)]
         return tuple(sorted(wanted))
+
+    def applying(self, names: Collection[str]) -> list[Answer]:
+        """The answers that apply to these parts: where two of an answer's
+        parts meet."""
+        return [answer for answer in self.answers
+                if len(set(answer.parts).intersection(names)) >= min(2, len(answer.parts))]
 
 
 def recipe(base_disk: str, parts: Iterable[str], answers: Sequence[Answer] = (),

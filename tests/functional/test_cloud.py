@@ -170,13 +170,12 @@ def test_options_and_filters_of_a_test_reach_glance(cloud: TestCloud) -> None:
         assert answer is not None and answer.status == 200
         return answer.headers["Content-Encoding"] == "gzip"
 
-    stock = "cors http_proxy_to_wsgi versionnegotiation osprofiler authtoken context rootapp"
     with cloud.configured({
             "glance-api.conf": {"DEFAULT": {"image_property_quota": "1"}},
             "glance-image-import.conf": {"image_import_opts": {
                 "image_import_plugins": "['inject_image_metadata']"}},
             "glance-api-paste.ini": {
-                "composite:api": {"keystone": stock.replace("context", "context tried")},
+                "composite:api": {"keystone": glance.PIPELINE.replace("context", "context tried")},
                 "filter:tried": {
                     "paste.filter_factory": "glance.api.middleware.gzip:GzipMiddleware.factory"}},
             }, environment={"SPLITIMAGE_TRIED": "yes"}):

@@ -14,11 +14,11 @@ from splitimage_driver import exceptions
 from splitimage_driver.model import properties
 from splitimage_driver.model.candidate import Image
 from splitimage_driver.model.composite import Composite
-from splitimage_driver.store.glance import api
+from splitimage_driver.store.glance import api, holdings
 from splitimage_driver.store.glance.api import Description, Images
 from splitimage_driver.store.glance.places import Places
 from splitimage_driver.store.glance.publish import Publisher
-from splitimage_driver.store.glance.reader import Reader, foreign
+from splitimage_driver.store.glance.reader import Reader
 from splitimage_driver.store.retention import Limits, surplus
 
 LOG = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class CompletedImages:
                 image = self.reader.image(found)
             except (exceptions.NotFound, exceptions.BadImage):
                 return None
-            good = found["status"] == api.ACTIVE and not foreign(found) and trusted(image)
+            good = found["status"] == api.ACTIVE and not holdings.foreign(found) and trusted(image)
             return (image, found) if good else None
 
         return list(self._learned(each for each in self.reader.map(shown, ids) if each))

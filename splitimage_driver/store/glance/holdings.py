@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from splitimage_driver import exceptions
 from splitimage_driver.model import properties
 from splitimage_driver.store.glance import api
 from splitimage_driver.store.glance.api import Description, Images
@@ -74,8 +75,13 @@ def mine(image: Mapping[str, Any], role: str, owner: str) -> bool:
     """Whether it is an image of that role of that owner. A snapshot of a
     server, which inherits the properties of its image, is none."""
     return (image.get("owner") == owner and image.get("splitimage_role") == role
-            and image.get("splitimage_schema") == properties.SCHEMA
-            and image.get("image_type") != "snapshot" and not image.get("base_image_ref"))
+            and image.get("splitimage_schema") == properties.SCHEMA and not foreign(image))
+
+
+def foreign(image: Mapping[str, Any]) -> bool:
+    """Whether it is a user's snapshot of a server, which inherits the properties
+    of that server's image."""
+    return image.get("image_type") == "snapshot" or bool(image.get("base_image_ref"))
 
 
 def of_role(images: Images, role: str, owner: str, **filters: str) -> list[Description]:
@@ -93,6 +99,23 @@ def named(images: Images, ids: Iterable[str], owner: str) -> dict[str, Descripti
             for image in images.list(hidden=None, owner=owner, visibility="all",
                                      id="in:" + ",".join(wanted[start:start + _CHUNK]))
             if image.get("owner") == owner}
+
+
+def usable(images: Images, image: Mapping[str, Any]) -> bool:
+    """Whether the project that asks may build on a composite, as Glance shows it
+    to that project: its own, a public one, or one that was shared with it and
+    that it has accepted."""
+    if foreign(image):
+        return False
+    project, visibility = images.project, image.get("visibility")
+    if visibility == api.PUBLIC or (project and image.get("owner") == project):
+        return True
+    if visibility != api.SHARED:
+        return False
+    try:
+        return images.members(image["id"]).get(project) == "accepted"
+    except (exceptions.NotFound, exceptions.NotPermitted):
+        return False
 
 
 def refers(image: Mapping[str, Any]) -> set[str]:

@@ -24,7 +24,7 @@ from splitimage_driver.model.candidate import Image
 from splitimage_driver.model.composite import Composite
 from splitimage_driver.model.part import Part
 from splitimage_driver.model.properties import Link, Links
-from splitimage_driver.store.glance import api, records
+from splitimage_driver.store.glance import api, holdings, records
 from splitimage_driver.store.glance.api import Description, Images
 from splitimage_driver.store.glance.cache import Cache
 from splitimage_driver.store.glance.records import Bundle
@@ -145,15 +145,7 @@ class Reader:
 
     def usable(self, image: Description) -> bool:
         """Whether this project may build on a composite's image."""
-        project, visibility = self.images.project, image.get("visibility")
-        if image.get("owner") == project or visibility == api.PUBLIC:
-            return True
-        if visibility != api.SHARED:
-            return False
-        try:
-            return self.images.members(image["id"]).get(project) == "accepted"
-        except (exceptions.NotFound, exceptions.NotPermitted):
-            return False
+        return holdings.usable(self.images, image)
 
     def _by_name(self, name: str) -> Description | None:
         """An own one before a public one; a shared one has to be named by its
@@ -249,7 +241,7 @@ class Reader:
         found = []
         for each in self.images.list(hidden=True, splitimage_role=properties.COMPLETED,
                                      status=api.ACTIVE, owner=owner, **filters):
-            if each.get("owner") != owner or foreign(each):
+            if each.get("owner") != owner or holdings.foreign(each):
                 continue
             try:
                 found.append((self.image(each), each))
@@ -271,12 +263,6 @@ class Reader:
         """In order, so many at a time."""
         with concurrent.futures.ThreadPoolExecutor(self.parallel) as pool:
             return list(pool.map(work, items))
-
-
-def foreign(image: Description) -> bool:
-    """A user's snapshot of a server inherits the properties of its image: it
-    is no completed image."""
-    return image.get("image_type") == "snapshot" or bool(image.get("base_image_ref"))
 
 
 def moment(text: str) -> float:

@@ -51,8 +51,9 @@ def pack(record: Composite | Part | None, manifest: bytes, parts: tuple[Part, ..
     return MAGIC + zstandard.ZstdCompressor(level=_LEVEL).compress(plain)
 
 
-def unpack(data: bytes, where: str) -> Bundle:
+def unpack(data: bytes, where: str, limit: int = MANIFEST_LIMIT) -> Bundle:
     """:param where: id of the image, for messages
+    :param limit: bytes that it may have unpacked
     :raises BadImage: these are no bytes of :func:`pack`, or too many
     """
     def bad(reason: Any) -> exceptions.BadImage:
@@ -64,7 +65,7 @@ def unpack(data: bytes, where: str) -> Bundle:
     try:
         # Without a length in the frame nothing bounds the memory.
         size = zstandard.frame_content_size(frame)
-        if not 0 <= size <= MANIFEST_LIMIT:
+        if not 0 <= size <= limit:
             raise bad(f"{size} bytes")
         plain = zstandard.ZstdDecompressor().decompress(frame)
         return msgspec.msgpack.decode(plain, type=Bundle)
