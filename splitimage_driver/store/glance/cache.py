@@ -44,29 +44,33 @@ class Cache:
         return ""
 
     def path(self, image: Description, *, sha256: str | None = None,
-             limit: int | None = None) -> Path:
+             limit: int | None = None, check: Callable[[Path], object] | None = None) -> Path:
         """The data of an image; fetched if they are not here.
 
         :param image: as Glance has just shown it to the one who asks
         :param sha256: that they must have
         :param limit: bytes that they may have
+        :param check: judges what was fetched, before anybody uses it
         :raises DigestMismatch: they have another one
         """
         name = image["id"]
         with self.lock(f"image {name}"):
             found = self.digest(name)
             if not found:
-                found = self._fetch(image, sha256, limit)
+                found = self._fetch(image, sha256, limit, check)
         if sha256 is not None and found != sha256:
             raise exceptions.DigestMismatch(what=f"image {name}", expected=sha256, found=found)
         path = self.contents.files[OBJECT].path(found)
         os.utime(path)  # the least recently used go first
         return path
 
-    def _fetch(self, image: Description, sha256: str | None, limit: int | None) -> str:
+    def _fetch(self, image: Description, sha256: str | None, limit: int | None,
+               check: Callable[[Path], object] | None) -> str:
         with self.contents.scratch.directory() as scratch:
             file = scratch / "data"
             transfer.download(self.images, image, file, sha256=sha256, limit=limit)
+            if check is not None:
+                check(file)
             digest = self.contents.adopt(file)
             self.keep(image["id"], digest)
             return digest

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from splitimage_driver import exceptions
+from splitimage_driver.assembly import disks
 from splitimage_driver.model import properties
 from splitimage_driver.model.candidate import Image
 from splitimage_driver.model.composite import Composite
@@ -101,8 +102,14 @@ class Places:
         return self.cache.digest(self._data[digest].image) == digest
 
     def path(self, digest: str) -> Path:
-        """Of the data, fetched if need be."""
-        return self.cache.path(self.reader.shown(*self._data[digest]), sha256=digest)
+        """Of the data, fetched if need be.
+
+        :raises UnsafeDisk: :raises BadDisk: what should be a disk is none, or
+            refers to other files
+        """
+        holder = self._data[digest]
+        return self.cache.path(self.reader.shown(*holder), sha256=digest,
+                               check=None if holder.role == properties.PART else _check_disk)
 
     def damaged(self, digest: str) -> None:
         """The copy here is: it is fetched anew the next time."""
@@ -134,6 +141,13 @@ class Places:
     def tree_image(self, digest: str) -> str:
         """Id of the image that holds a manifest."""
         return self._trees[digest].image
+
+
+def _check_disk(path: Path) -> None:
+    """Glance does not look into every image, and its owner says what it is."""
+    found = disks.inspect(path)
+    if found.format != disks.QCOW2:
+        raise exceptions.BadDisk(path=path, reason=f"it is {found.format}, not {disks.QCOW2}")
 
 
 def _without(places: Mapping[str, _Holder], image: str) -> dict[str, _Holder]:
