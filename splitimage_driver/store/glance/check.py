@@ -15,7 +15,7 @@ from splitimage_driver.progress import Operation
 from splitimage_driver.store.check import DAMAGED, LEFTOVER, MISSING, UNREFERENCED
 from splitimage_driver.store.glance import access, api, holdings
 from splitimage_driver.store.glance.api import Description
-from splitimage_driver.store.glance.reader import Reader
+from splitimage_driver.store.glance.reader import UNREADABLE, Reader
 from splitimage_driver.store.records import ACCESS, Finding
 
 
@@ -90,7 +90,7 @@ class Checker:
                   read: Callable[[Description], object]) -> Iterator[Finding]:
         try:
             read(image)
-        except (exceptions.BadImage, exceptions.DigestMismatch) as error:
+        except UNREADABLE as error:
             yield Finding(kind=DAMAGED, subject=_subject(image), detail=str(error))
 
     # -- what is not -----------------------------------------------------------------------

@@ -34,6 +34,9 @@ LOG = logging.getLogger(__name__)
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 #: Manifest images whose contents are kept in memory.
 _KEPT = 64
+#: What keeps one image from being read, and nothing else.
+UNREADABLE = (exceptions.BadImage, exceptions.DigestMismatch, exceptions.TooLarge,
+              exceptions.NotFound, exceptions.CloudRefused, exceptions.CloudFailed)
 #: Ids in one request.
 _CHUNK = 100
 
@@ -177,7 +180,7 @@ class Reader:
     def _readable(self, image: Description) -> Known | None:
         try:
             return self.known(image)
-        except (exceptions.BadImage, exceptions.DigestMismatch) as error:
+        except UNREADABLE as error:
             LOG.warning("%s", error)
             return None
 

@@ -27,7 +27,7 @@ from splitimage_driver.store.glance.check import Checker, put_right
 from splitimage_driver.store.glance.completed import CompletedImages
 from splitimage_driver.store.glance.places import Places
 from splitimage_driver.store.glance.publish import Publisher
-from splitimage_driver.store.glance.reader import Known, Reader
+from splitimage_driver.store.glance.reader import UNREADABLE, Known, Reader
 from splitimage_driver.store.host import HostStore, Options
 from splitimage_driver.store.records import Finding
 
@@ -234,7 +234,7 @@ class GlanceStore(HostStore):
     def _readable(self, image: Description) -> Part | None:
         try:
             return self.places.learn_part_image(image)
-        except (exceptions.BadImage, exceptions.DigestMismatch) as error:
+        except UNREADABLE as error:
             LOG.warning("%s", error)
             return None
 

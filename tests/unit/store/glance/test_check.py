@@ -1,0 +1,113 @@
+"""``store check`` of what a project has in the image service."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from splitimage_driver.model import properties
+from splitimage_driver.model.part import FILESET
+from splitimage_driver.store.glance.store import GlanceStore
+from splitimage_driver.store.records import Finding
+from tests.imagerecords import Records
+from tests.unit.store.conftest import options
+from tests.unit.store.glance.fake import FakeGlance, writes
+
+
+@pytest.fixture
+def store(tmp_path: Path, alpha: Records) -> Iterator[GlanceStore]:
+    own = types.SimpleNamespace(store="", parallel=2, stall=1.0, grace=0, cache_bytes=0,
+                                filter=False)
+    made = GlanceStore(tmp_path / "cache", options(), own=own, transport=alpha.images.transport)
+    yield made
+    made.close()
+
+
+def kinds(found: Iterator[Finding]) -> list[tuple[str, str]]:
+    """With the image's id."""
+    return [(each.kind, each.subject.rpartition("(")[2].rstrip(")")) for each in found]
+
+
+def test_nothing_is_wrong_with_what_is_whole(store: GlanceStore, alpha: Records,
+                                             beta: Records, glance: FakeGlance) -> None:
+    lamp = alpha.composite(apache=alpha.part("apache"))
+    alpha.completed(lamp)
+    alpha.part("page", kind=FILESET)
+    beta.part("theirs")
+    glance.requests.clear()
+    assert list(store.check()) == []
+    assert writes(glance.requests) == []
+
+
+def test_few_requests_show_many_images(store: GlanceStore, alpha: Records,
+                                       glance: FakeGlance) -> None:
+    parts = {f"part{n}": alpha.part(f"part{n}") for n in range(30)}
+    alpha.composite(**parts)
+    assert len(store.parts()) == 31
+    glance.requests.clear()
+    assert len(store.parts()) == 31
+    assert [c.name for c in store.composites()] == ["lamp"]
+    shown = [path for method, path in glance.requests if path.count("/") == 2]
+    assert shown == []
+
+
+def test_what_is_referred_to_and_not_there_is_missing(store: GlanceStore, alpha: Records,
+                                                      glance: FakeGlance) -> None:
+    apache, mysql = alpha.part("apache"), alpha.part("mysql")
+    lamp = alpha.composite(apache=apache, mysql=mysql)
+    done = alpha.completed(lamp)
+    del glance.images[apache["id"]]
+    del glance.images[properties.manifest(done)]
+    glance.images[mysql["id"]]["splitimage_digest"] = "0" * 64
+    found = kinds(store.check())
+    assert ("missing", done["id"]) in found
+    assert found.count(("missing", lamp["id"])) == 2
+    assert ("damaged", mysql["id"]) in found
+
+
+def test_what_does_not_agree_with_its_manifest_is_damaged(store: GlanceStore, alpha: Records,
+                                                          glance: FakeGlance) -> None:
+    lamp, other = alpha.composite(apache=alpha.part()), alpha.composite("other")
+    glance.images[lamp["id"]]["splitimage_part_mysql"] = "nonsense"
+    manifest = properties.manifest(other)
+    glance.data[manifest] = b"no manifest"
+    glance.images[manifest]["size"] = len(glance.data[manifest])
+    assert {found for found in kinds(store.check()) if found[0] == "damaged"} == {
+        ("damaged", lamp["id"]), ("damaged", other["id"])}
+
+
+def test_what_nothing_refers_to_is_told_and_removed_on_request(
+        store: GlanceStore, alpha: Records, glance: FakeGlance) -> None:
+    alpha.composite(apache=alpha.part())
+    lost, page, begun = alpha.part("lost"), alpha.part("page", kind=FILESET), alpha.begun("begun")
+    assert set(kinds(store.check())) == {("unreferenced", lost["id"]), ("leftover", begun["id"])}
+    removed = list(store.check(repair=True))
+    assert all(each.repaired and each.harmless for each in removed)
+    assert {lost["id"], properties.manifest(lost), begun["id"]} <= {
+        image for _, image in kinds(iter(removed))}
+    assert page["id"] in glance.images
+    assert list(store.check()) == []
+
+
+def test_access_is_put_right(store: GlanceStore, alpha: Records, glance: FakeGlance) -> None:
+    apache = alpha.part()
+    lamp = alpha.composite(apache=apache)
+    glance.images[apache["id"]]["visibility"] = "community"
+    [*done] = store.check(repair=True)
+    assert ("access", apache["id"]) in kinds(iter(done))
+    assert glance.images[apache["id"]]["visibility"] == "private"
+    glance.images[apache["id"]]["visibility"] = "community"
+    assert kinds(iter(store.reconcile(lamp["id"])))[0] == ("access", apache["id"])
+    assert store.reconcile() == []
+
+
+def test_composites_are_named_by_one_request(store: GlanceStore, alpha: Records,
+                                             beta: Records, glance: FakeGlance) -> None:
+    lamp, other, theirs = alpha.composite(), alpha.composite("other"), beta.composite("theirs")
+    glance.requests.clear()
+    assert store.composite_names([lamp["id"], other["id"], theirs["id"], "no id"]) == {
+        lamp["id"]: "lamp", other["id"]: "other"}
+    assert len(glance.requests) == 1
