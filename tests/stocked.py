@@ -1,5 +1,5 @@
-"""Composites and completed images in a real Glance without a gold machine: true
-records and properties over a few bytes of data."""
+"""Very many composites and completed images in few requests: true records and
+properties, over a few bytes of data, of parts that may be records only."""
 
 from __future__ import annotations
 
