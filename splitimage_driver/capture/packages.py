@@ -124,6 +124,7 @@ class _Packages:
         self._place_directories(directories)
         for e in shared:
             self._place_rows(e)
+        self._keep_parents()
         return Split(self.draft, Manifest(self.kept.values()), self.generated)
 
     def _place(self, e: FileEntry) -> None:
@@ -166,6 +167,13 @@ class _Packages:
                         self.kept.setdefault(above, self.state.manifest.by_path[above])
             elif e.path not in held:
                 self._place(e)
+
+    def _keep_parents(self) -> None:
+        """A directory that only packages of parts list, and that the base has
+        something in all the same."""
+        for above in {above for path in self.kept for above in entries.parents(path)}:
+            if above in self.state.manifest:
+                self.kept.setdefault(above, self.state.manifest.by_path[above])
 
     # -- shared files ---------------------------------------------------------------
 

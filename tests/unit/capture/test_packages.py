@@ -171,3 +171,10 @@ def test_refusals(tmp_path: Path) -> None:
         splitter.split([bare], SOFTWARE, rest="x-rest", identity=Identity(),
                        spool=Spool(tmp_path))
 
+
+def test_a_directory_of_the_bases_files_stays_whoever_lists_it(tmp_path: Path) -> None:
+    told = install(machine(), "tuner", {"usr/bin/tuner": b"t"},
+                   listed=["var/lib/dpkg/alternatives"])
+    captured = Captured(tmp_path, told, {"tuner": ("tuner",), **SOFTWARE})
+    assert PAGER in captured.paths()
+    assert captured.base.by_path[b"var/lib/dpkg/alternatives"].is_dir
