@@ -258,6 +258,12 @@ class WorkerLost(SplitImageError):
     exit_code = 47
 
 
+class SplitTimeout(SplitImageError):
+    message = "the split was ended after %(seconds)d s"
+    hint = "raise [split] timeout in the configuration of the image service"
+    exit_code = 48
+
+
 # -- 50..59: the cloud around us ------------------------------------------------
 
 class CloudUnreachable(SplitImageError):

@@ -11,7 +11,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-MODULES = ("assembly", "capture", "glance", "launch", "planning", "retention", "store")
+MODULES = ("assembly", "capture", "glance", "launch", "planning", "retention", "split", "store")
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:

@@ -20,6 +20,8 @@ manifest, part        ``splitimage_for``: image it was stored for,
                       ``splitimage_touched``: when somebody last reckoned with it,
                       ``splitimage_unreferenced``: since when nothing refers to it,
                       ``splitimage_deactivated``: composite it went inactive with
+gold disk, imported   ``splitimage_split``: what is to become parts, see
+                      :func:`software`; ``splitimage_error``: why that failed
 ====================  ==========================================================
 
 Values have at most 255 bytes, because Nova cuts longer ones silently: a list
@@ -49,6 +51,9 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _IMAGE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 #: Continued lists have no more pieces: 64 names of 63 bytes fit.
 _PIECES = 20
+SPLIT, ERROR = "splitimage_split", "splitimage_error"
+#: Of dpkg or rpm, with an architecture where there are several.
+_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*(:[a-z0-9_]+)?\Z")
 
 
 class Link(NamedTuple):
@@ -198,6 +203,44 @@ def words(image: Mapping[str, Any], name: str) -> tuple[str, ...]:
     while len(pieces) < _PIECES and (more := image.get(f"{name}_{len(pieces)}")):
         pieces.append(more)
     return tuple(word for piece in pieces if piece for word in str(piece).split(","))
+
+
+def orders(image: Mapping[str, Any]) -> list[str]:
+    """Names of the properties that :func:`software` reads, in order."""
+    names = [SPLIT, *(f"{SPLIT}_{number}" for number in range(1, _PIECES))]
+    return [name for name in names if name in image]
+
+
+def software(image: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What a gold disk is to be split into: packages by name of a part.
+
+    Written as on the command line, ``NAME=PACKAGE,...``, one after the other with
+    blanks between them; a name that comes again goes on.
+
+    :raises InvalidInput: it is not written like that
+    """
+    def wrong(reason: str) -> exceptions.InvalidInput:
+        return exceptions.InvalidInput(what=SPLIT, reason=reason)
+
+    names = orders(image)
+    strayed = sorted(key for key in image if key.startswith(SPLIT) and key not in names)
+    if strayed or names != [SPLIT, *(f"{SPLIT}_{n}" for n in range(1, len(names)))]:
+        raise wrong(f"it goes on in {SPLIT}_1, {SPLIT}_2 and so on, at most to "
+                    f"{SPLIT}_{_PIECES - 1}")
+    if any(len(str(image[name]).encode()) > MAX_VALUE for name in names):
+        raise wrong(f"a value has more than {MAX_VALUE} bytes: go on in {SPLIT}_1")
+    found: dict[str, tuple[str, ...]] = {}
+    for word in (word for name in names for word in str(image[name]).split()):
+        part, _, listed = word.partition("=")
+        packages = tuple(listed.split(","))
+        if not NAME.match(part) or not all(_PACKAGE.match(each) for each in packages):
+            raise wrong(f"{word[:80]!r} is not of the form NAME=PACKAGE,PACKAGE")
+        found[part] = (*found.get(part, ()), *packages)
+    if not found:
+        raise wrong("it names no software; write NAME=PACKAGE,PACKAGE for each piece")
+    if len(found) > MAX_PARTS:
+        raise wrong(f"{len(found)} pieces of software, at most {MAX_PARTS} parts fit")
+    return found
 
 
 def completed(image: Mapping[str, Any], created: float) -> Image:

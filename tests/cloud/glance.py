@@ -49,7 +49,10 @@ class Glance(WsgiService):
                                  "config_file": self.directory / "glance-api-paste.ini"},
                 "oslo_concurrency": {"lock_path": self.site.directory / "locks"}}),
             "glance-image-import.conf": self.ini("glance-image-import.conf", {
-                "image_import_opts": {"image_import_plugins": "[]"}}),
+                "image_import_opts": {"image_import_plugins": "[splitimage_split]"},
+                "splitimage": {"config_file": self.directory / "splitimage.conf"}}),
+            "splitimage.conf": self.ini("splitimage.conf", {
+                "split": {"directory": self.directory / "splitting"}}),
             "glance-api-paste.ini": self.ini(
                 "glance-api-paste.ini", {
                     "composite:api": {
@@ -57,7 +60,6 @@ class Glance(WsgiService):
                     "filter:splitimage": {"use": "egg:splitimage-driver#splitimage",
                                           "config_file": self.directory / "splitimage.conf"}},
                 self.site.packages.packaged("etc/glance/glance-api-paste.ini")),
-            "splitimage.conf": self.ini("splitimage.conf", {}),
         }
 
     def variables(self) -> dict[str, str]:

@@ -32,6 +32,7 @@ GUARDED = {
     "nova": ("splitimage_driver/nova/",),
     "glance": ("splitimage_driver/glance/",),
     "glance_store": ("splitimage_driver/glance/",),
+    "taskflow": ("splitimage_driver/glance/",),  # Glance's own
     "subprocess": ("splitimage_driver/process.py",),
     # A store is one; so is the package database of an rpm system.
     "sqlite3": ("splitimage_driver/store/", "splitimage_driver/capture/packagedb/rpm.py"),
@@ -178,6 +179,14 @@ def _found(target: str) -> Any:
 
 @pytest.mark.parametrize(("group", "target"), _entry_points())
 def test_every_entry_point_leads_somewhere(group: str, target: str) -> None:
+    if group.startswith("glance."):
+        # Loaded by Glance only, which the functional tests have; what is there
+        # is read.
+        module, _, attribute = target.partition(":")
+        tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+        assert attribute in {node.name for node in tree.body
+                             if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        return
     found = _found(target)
     assert callable(found) or isinstance(found, ModuleType)
     if group in AXES:

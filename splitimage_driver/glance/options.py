@@ -1,0 +1,32 @@
+"""What Glance's own configuration says of this project."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oslo_config import cfg
+
+from splitimage_driver import conf as configuration
+
+GROUP = "splitimage"
+OPTS = [
+    cfg.StrOpt("config_file",
+               help="""The configuration file of splitimage-driver.
+
+Possible values: a path; unset: the default places,
+``/etc/splitimage/splitimage.conf`` and the like."""),
+]
+
+
+def files(conf: Any) -> list[str] | None:
+    """:param conf: of Glance
+    :returns: None: the default places
+    """
+    conf.register_opts(OPTS, group=GROUP)
+    named = conf[GROUP].config_file
+    return [named] if named else None
+
+
+def load(conf: Any) -> Any:
+    """This project's configuration, by Glance's."""
+    return configuration.load(files=files(conf))
