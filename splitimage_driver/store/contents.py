@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from oslo_log import log as logging
@@ -131,14 +131,18 @@ class Contents:
             for target in sorted(wanted)]
 
     @contextlib.contextmanager
-    def hold(self, digests: Iterable[str]) -> Iterator[None]:
+    def hold(self, digests: Iterable[str],
+             fetch: Callable[[list[str]], object] = list) -> Iterator[None]:
         """Keep objects for the length of the block, whatever is deleted.
 
+        :param fetch: is told them once nothing can take them away any more, to
+            bring those that are not here
         :raises NotFound: one is not there
         """
         wanted = {(OBJECT, digest) for digest in digests if digest}
         leases = self._lease(wanted, HELD)
         try:
+            fetch([digest for _, digest in sorted(wanted)])
             for _, digest in wanted:
                 self.path(digest)
             yield

@@ -7,6 +7,7 @@ another tenant's data by knowing, or forging, its digest.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable
@@ -54,15 +55,15 @@ class Cache:
         :raises DigestMismatch: they have another one
         """
         name = image["id"]
-        with self.lock(f"image {name}"):
-            found = self.digest(name)
-            if not found:
-                found = self._fetch(image, sha256, limit, check)
-        if sha256 is not None and found != sha256:
-            raise exceptions.DigestMismatch(what=f"image {name}", expected=sha256, found=found)
-        path = self.contents.files[OBJECT].path(found)
-        os.utime(path)  # the least recently used go first
-        return path
+        while True:
+            with self.lock(f"image {name}"):
+                found = self.digest(name) or self._fetch(image, sha256, limit, check)
+            if sha256 is not None and found != sha256:
+                raise exceptions.DigestMismatch(what=f"image {name}", expected=sha256, found=found)
+            path = self.contents.files[OBJECT].path(found)
+            with contextlib.suppress(FileNotFoundError):  # another process has just let go of it
+                os.utime(path)  # the least recently used go first
+                return path
 
     def _fetch(self, image: Description, sha256: str | None, limit: int | None,
                check: Callable[[Path], object] | None) -> str:
@@ -101,26 +102,36 @@ class Cache:
         self.contents.collect(useless)
 
     def trim(self, keep: str = "") -> None:
-        """Let go of the least recently used beyond the limit.
+        """Let go of the least recently used beyond the limit, never of what
+        somebody holds or a server runs on.
 
         :param keep: never this object
         """
         if not self.limit:
             return
-        held = []
+        holders: dict[str, list[str]] = {}
         for row in self.contents.database.query(
-                "SELECT holder, digest FROM uses WHERE kind = ?", CACHE):
-            path = self.contents.files[OBJECT].path(row["digest"])
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            held.append((status.st_mtime, row["holder"], row["digest"], status.st_size))
-        total = sum({digest: size for *_, digest, size in held}.values())
-        for _, image, digest, size in sorted(held):
+                "SELECT holder, digest FROM uses WHERE kind = ? ORDER BY holder", CACHE):
+            holders.setdefault(row["digest"], []).append(row["holder"])
+        kept = []
+        for digest in holders:
+            with contextlib.suppress(FileNotFoundError):
+                status = self.contents.files[OBJECT].path(digest).stat()
+                kept.append((status.st_mtime, digest, status.st_size))
+        total = sum(size for *_, size in kept)
+        for _, digest, size in sorted(kept):
             if total <= self.limit:
                 break
-            if digest != keep:
-                LOG.info("letting go of the copy of image %s, %d bytes", image, size)
-                self.forget(image)
+            if digest != keep and not self._needed(digest):
+                LOG.info("letting go of the copy of image %s, %d bytes",
+                         ", ".join(holders[digest]), size)
+                for image in holders[digest]:
+                    self.forget(image)
                 total -= size
+
+    def _needed(self, digest: str) -> bool:
+        """Whether it stays here even if it is let go."""
+        with self.contents.database.reading() as connection:
+            return self.contents.leased(connection, OBJECT, digest) or connection.execute(
+                "SELECT 1 FROM uses WHERE kind != ? AND target = ? AND digest = ?",
+                (CACHE, OBJECT, digest)).fetchone() is not None
