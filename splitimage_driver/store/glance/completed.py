@@ -56,9 +56,12 @@ class CompletedImages:
             yield self.places.learn_image(image, description)
 
     def one(self, name_or_id: str) -> Image:
-        """An own one. :raises NotFound: :raises InvalidInput: several have the name"""
+        """An own one; by its id one that this project may build on, too.
+
+        :raises NotFound: :raises InvalidInput: several have the name
+        """
         if _ID.match(name_or_id):
-            found = self._shown([name_or_id], lambda image: image.owner == self.project)
+            found = self._shown([name_or_id], self._trusted)
         else:
             found = list(self._learned(self.reader.completed(self.project, name=name_or_id)))
         if not found:
@@ -68,6 +71,16 @@ class CompletedImages:
                 what=f"image {name_or_id}", reason=f"{len(found)} have this name, give an id: "
                 + ", ".join(sorted(image.id for image in found)))
         return found[0]
+
+    def _trusted(self, image: Image) -> bool:
+        """Whether it is an own one, or a public one of its composite's owner."""
+        if image.owner == self.project:
+            return True
+        try:
+            return image.public and (
+                self.reader.composite(image.composite).composite.owner == image.owner)
+        except (exceptions.NotFound, exceptions.BadImage):
+            return False
 
     def _shown(self, ids: Sequence[str], trusted: Callable[[Image], bool]) -> list[Image]:
         """Those of the images that are finished ones and trusted."""
@@ -134,7 +147,11 @@ class CompletedImages:
         saved = self.places.learn_image(self.reader.image(done), done)
         if saved.disk == image.disk:
             self.places.cache.keep(saved.id, image.disk)
-        self.prune(limits, keep=saved.id)
+        try:
+            self.prune(limits, keep=saved.id)
+        except exceptions.SplitImageError as error:
+            # The image is there; the next one that is published prunes again.
+            LOG.warning("cannot look for images over the limits: %s", error)
         return saved
 
     def touch(self, name: str) -> None:
@@ -151,8 +168,15 @@ class CompletedImages:
         if users:
             raise exceptions.InUse(kind="image", name=image.name, users=", ".join(users[:10]))
         self.images.delete(image.id)
-        self.images.discard(self.places.tree_image(image.manifest))
         self.places.forget(image.id)
+        try:
+            # Not by its tree's digest: another image may have the same tree.
+            for manifest in holdings.of_role(self.images, properties.MANIFEST, self.project,
+                                             splitimage_for=image.id):
+                self.images.discard(manifest["id"])
+        except exceptions.SplitImageError as error:
+            LOG.warning("the manifest of image %s stays until the collector comes: %s",
+                        image.name, error)
 
     def prune(self, limits: Limits, keep: str = "") -> list[Image]:
         """Delete the least recently used ones beyond the limits; returns them."""

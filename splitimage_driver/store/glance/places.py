@@ -8,11 +8,12 @@ digest is somewhere, or on this host, is no reason to give it to whoever asks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
+from oslo_log import log as logging
 
 from splitimage_driver import exceptions
 from splitimage_driver.assembly import disks
@@ -23,6 +24,9 @@ from splitimage_driver.model.part import Part
 from splitimage_driver.store.glance.api import Description
 from splitimage_driver.store.glance.cache import Cache
 from splitimage_driver.store.glance.reader import Known, Reader
+
+LOG = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 
 class _Holder(NamedTuple):
@@ -44,15 +48,17 @@ class Places:
     def __init__(self, reader: Reader, cache: Cache) -> None:
         self.reader, self.cache = reader, cache
         self._parts: dict[tuple[str, str], PartPlace] = {}
-        self._data: dict[str, _Holder] = {}
-        self._trees: dict[str, _Holder] = {}
+        # Several may have the same: by digest, then by image.
+        self._data: dict[str, dict[str, _Holder]] = {}
+        self._trees: dict[str, dict[str, _Holder]] = {}
 
     # -- learnt from records ------------------------------------------------------------
 
     def learn_composite(self, known: Known) -> Composite:
         composite = known.composite
         owner = composite.owner
-        self._data[composite.base.disk] = _Holder(composite.id, properties.COMPOSITE, owner)
+        self._learn_data(composite.base.disk,
+                         _Holder(composite.id, properties.COMPOSITE, owner))
         self._learn_tree(composite.base.manifest, known.image)
         for part in known.parts.values():
             link = known.link(part.id)
@@ -64,7 +70,7 @@ class Places:
         """:param image: "": there is none yet"""
         self._parts[part.owner, part.id] = PartPlace(part, image)
         if part.blob and image:
-            self._data[part.blob] = _Holder(image, properties.PART, part.owner)
+            self._learn_data(part.blob, _Holder(image, properties.PART, part.owner))
 
     def learn_part_image(self, image: Description) -> Part:
         part = self.reader.part(image)
@@ -73,20 +79,31 @@ class Places:
         return part
 
     def learn_image(self, image: Image, description: Description) -> Image:
-        self._data[image.disk] = _Holder(image.id, properties.COMPLETED, image.owner)
+        self._learn_data(image.disk, _Holder(image.id, properties.COMPLETED, image.owner))
         self._learn_tree(image.manifest, description)
         return image
 
+    def _learn_data(self, digest: str, holder: _Holder) -> None:
+        self._data.setdefault(digest, {})[holder.image] = holder
+
     def _learn_tree(self, digest: str, holder: Description) -> None:
-        self._trees[digest] = _Holder(properties.manifest(holder), properties.MANIFEST,
-                                      holder["owner"])
+        self._trees.setdefault(digest, {})[holder["id"]] = _Holder(
+            properties.manifest(holder), properties.MANIFEST, holder["owner"])
 
     def forget(self, image: str) -> None:
         """It was deleted, or is another one now."""
         self.reader.forget(image)
         self.cache.forget(image)
-        self._data = _without(self._data, image)
+        for places in (self._data, self._trees):
+            for digest in [digest for digest, holders in places.items() if image in holders]:
+                del places[digest][image]
+                if not places[digest]:
+                    del places[digest]
         self._parts = {key: place for key, place in self._parts.items() if place.image != image}
+
+    def forget_part(self, part: Part) -> None:
+        """It did not come about."""
+        self._parts.pop((part.owner, part.id), None)
 
     # -- asked for ------------------------------------------------------------------------
 
@@ -99,7 +116,7 @@ class Places:
 
     def is_here(self, digest: str) -> bool:
         """Whether its data are on this host."""
-        return self.cache.digest(self._data[digest].image) == digest
+        return any(self.cache.digest(image) == digest for image in self._data[digest])
 
     def path(self, digest: str) -> Path:
         """Of the data, fetched if need be.
@@ -107,14 +124,20 @@ class Places:
         :raises UnsafeDisk: :raises BadDisk: what should be a disk is none, or
             refers to other files
         """
-        holder = self._data[digest]
-        return self.cache.path(self.reader.shown(*holder), sha256=digest,
-                               check=None if holder.role == properties.PART else _check_disk)
+        def rank(holder: _Holder) -> tuple[bool, bool]:
+            return (self.cache.digest(holder.image) != digest,
+                    holder.owner != self.reader.images.project)
+
+        def found(holder: _Holder) -> Path:
+            return self.cache.path(self.reader.shown(*holder), sha256=digest, check=(
+                None if holder.role == properties.PART else _check_disk))
+
+        return _first(sorted(self._data[digest].values(), key=rank), found)
 
     def damaged(self, digest: str) -> None:
         """The copy here is: it is fetched anew the next time."""
-        if digest in self._data:
-            self.cache.forget(self._data[digest].image)
+        for image in self._data.get(digest, ()):
+            self.cache.forget(image)
 
     def tree(self, digest: str) -> bytes | None:
         """Canonical bytes of a tree's or a part's manifest; None: it is not
@@ -130,17 +153,16 @@ class Places:
             if properties.digest(shown) != digest:
                 raise properties.bad(shown, "it is not the part that its composite names")
             self._learn_tree(digest, shown)
-        holder = self._trees[digest]
-        found = self.reader.bundle(holder.image, holder.owner).manifest
-        if hashlib.sha256(found).hexdigest() != digest:
-            raise exceptions.DigestMismatch(what=f"manifest image {holder.image}",
-                                            expected=digest,
-                                            found=hashlib.sha256(found).hexdigest())
-        return found
+        return _first(list(self._trees[digest].values()),
+                      lambda holder: self._verified(holder, digest))
 
-    def tree_image(self, digest: str) -> str:
-        """Id of the image that holds a manifest."""
-        return self._trees[digest].image
+    def _verified(self, holder: _Holder, digest: str) -> bytes:
+        manifest = self.reader.bundle(holder.image, holder.owner).manifest
+        found = hashlib.sha256(manifest).hexdigest()
+        if found != digest:
+            raise exceptions.DigestMismatch(what=f"manifest image {holder.image}",
+                                            expected=digest, found=found)
+        return manifest
 
 
 def _check_disk(path: Path) -> None:
@@ -150,5 +172,15 @@ def _check_disk(path: Path) -> None:
         raise exceptions.BadDisk(path=path, reason=f"it is {found.format}, not {disks.QCOW2}")
 
 
-def _without(places: Mapping[str, _Holder], image: str) -> dict[str, _Holder]:
-    return {digest: holder for digest, holder in places.items() if holder.image != image}
+def _first(holders: Sequence[_Holder], work: Callable[[_Holder], _Result]) -> _Result:
+    """From the first of several that does have what all of them claim to have:
+    any may be gone, damaged, or a lie."""
+    for left, holder in zip(reversed(range(len(holders))), holders, strict=True):
+        try:
+            return work(holder)
+        except (exceptions.BadImage, exceptions.DigestMismatch, exceptions.NotFound,
+                exceptions.NotPermitted) as error:
+            if not left:
+                raise
+            LOG.warning("%s; trying another image", error)
+    raise AssertionError  # of none it is not asked for
