@@ -32,8 +32,8 @@ from splitimage_driver.store.objects import MANIFEST_LIMIT
 
 LOG = logging.getLogger(__name__)
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
-#: Manifest images whose contents are kept in memory.
-_KEPT = 64
+#: Bytes of manifests that are kept in memory, beside the one that was read last.
+_KEPT = 2**26
 #: What keeps one image from being read, and nothing else.
 UNREADABLE = (exceptions.BadImage, exceptions.DigestMismatch, exceptions.TooLarge,
               exceptions.NotFound, exceptions.CloudRefused, exceptions.CloudFailed)
@@ -117,7 +117,8 @@ class Reader:
         if found is None:
             found = records.unpack(self.cache.read(shown, limit=MANIFEST_LIMIT), manifest)
             with self._guard:
-                while len(self._bundles) >= _KEPT:
+                while self._bundles and sum(
+                        len(each.manifest) for each in self._bundles.values()) > _KEPT:
                     self._bundles.pop(next(iter(self._bundles)))
                 self._bundles[manifest] = found
         return found
@@ -142,7 +143,8 @@ class Reader:
             found = self.images.get(image)
         except exceptions.NotFound:
             return None
-        if found.get("splitimage_role") != properties.COMPOSITE or not self.usable(found):
+        if (found.get("splitimage_role") != properties.COMPOSITE or holdings.foreign(found)
+                or not self.usable(found)):
             return None
         return found
 
@@ -166,9 +168,14 @@ class Reader:
 
     def described(self, **filters: str) -> list[Description]:
         """Descriptions of active composites."""
-        return [each for each in self.images.list(
-            hidden=False, splitimage_role=properties.COMPOSITE, status=api.ACTIVE, **filters)
-            if all(each.get(name) == value for name, value in filters.items())]
+        return self._list(False, splitimage_role=properties.COMPOSITE, **filters)
+
+    def _list(self, hidden: bool, **filters: str) -> list[Description]:
+        """Active images. A filter is the server's, and its letters may have no
+        case there: what decides is what they say."""
+        return [each for each in self.images.list(hidden=hidden, status=api.ACTIVE, **filters)
+                if all(each.get(name) == value for name, value in filters.items())
+                and not holdings.foreign(each)]
 
     def all_composites(self) -> list[Known]:
         """Own and public ones; what cannot be read is left out."""
@@ -210,7 +217,8 @@ class Reader:
         if ({n: r.id for n, r in composite.parts.items()}
                 != {n: link.digest for n, link in links.parts.items()}
                 or composite.restore != links.restore.digest
-                or not parts.keys() >= {link.digest for link in links.parts.values()}
+                or not parts.keys() >= {link.digest for link in (*links.parts.values(),
+                                                                 links.restore)}
                 or image.get("splitimage_os") != composite.base.manifest
                 or hashlib.sha256(bundle.manifest).hexdigest() != composite.base.manifest):
             raise exceptions.BadImage(image=image["id"],
@@ -222,9 +230,7 @@ class Reader:
 
     def part_images(self, owner: str, **filters: str) -> list[Description]:
         """Descriptions of a project's parts, complete ones only."""
-        found = self.images.list(hidden=True, splitimage_role=properties.PART, owner=owner,
-                                 status=api.ACTIVE, **filters)
-        return [each for each in found if each.get("owner") == owner]
+        return self._list(True, splitimage_role=properties.PART, owner=owner, **filters)
 
     def part(self, image: Description) -> Part:
         """The record of a part. :raises BadImage: it does not fit the image"""
@@ -242,10 +248,7 @@ class Reader:
         """Finished images of a project, the oldest first; what is none of
         ours, whatever it says of itself, is left out."""
         found = []
-        for each in self.images.list(hidden=True, splitimage_role=properties.COMPLETED,
-                                     status=api.ACTIVE, owner=owner, **filters):
-            if each.get("owner") != owner or holdings.foreign(each):
-                continue
+        for each in self._list(True, splitimage_role=properties.COMPLETED, owner=owner, **filters):
             try:
                 found.append((self.image(each), each))
             except exceptions.BadImage as error:
