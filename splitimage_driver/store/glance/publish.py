@@ -139,7 +139,7 @@ class Publisher:
                     leader = self._older(done, image.recipe)
                 if leader is None:
                     return done
-            self._discard([holder, mine["id"]])
+            self.discard(mine["id"], holder)
             return leader
 
         return self._again(attempt)
@@ -148,9 +148,18 @@ class Publisher:
         """All records of this recipe that this project has, the oldest first."""
         found = [each for each in self.images.list(
             hidden=True, splitimage_role=properties.COMPLETED, splitimage_recipe=recipe,
-            owner=self.images.project) if each.get("owner") == self.images.project
-            and each["status"] in (api.QUEUED, api.SAVING, api.ACTIVE)]
+            owner=self.images.project) if self._counts(each, recipe)]
         return sorted(found, key=lambda each: (each["created_at"], each["id"]))
+
+    def _counts(self, image: Description, recipe: str) -> bool:
+        """Whether it is, or is going to be, what a look-up finds."""
+        try:
+            known = properties.completed(image, 0.0)
+        except exceptions.BadImage:
+            return False
+        return (known.owner == self.images.project and known.recipe == recipe
+                and not holdings.foreign(image)
+                and image["status"] in (api.QUEUED, api.SAVING, api.ACTIVE))
 
     def _older(self, mine: Description, recipe: str) -> Description | None:
         """A finished one that is older; two clocks may disagree who leads."""
@@ -172,7 +181,7 @@ class Publisher:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > self.stall:
                 LOG.warning("image %s of the same recipe is stuck: taking over", first["id"])
-                self._discard([str(first.get("splitimage_manifest", "")), first["id"]])
+                self.discard(first["id"], str(first.get("splitimage_manifest", "")))
             time.sleep(_POLL)
 
     def _sign(self, image: Description) -> str:
@@ -228,11 +237,13 @@ class Publisher:
         try:
             yield made
         except BaseException:
-            self._discard(made)
+            self.discard(*reversed(made))
             raise
 
-    def _discard(self, made: list[str]) -> None:
-        for image in reversed(made):
+    def discard(self, *images: str) -> None:
+        """Delete them, in this order; what cannot be deleted now is left to the
+        collector."""
+        for image in images:
             try:
                 if image:
                     self.images.discard(image)
