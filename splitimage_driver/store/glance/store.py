@@ -93,25 +93,23 @@ class GlanceStore(HostStore):
     def _drop_brought(self) -> None:
         """Parts whose composite did not come about."""
         for future in self._rising.values():
-            with contextlib.suppress(exceptions.SplitImageError):
+            if not future.cancel() and future.exception() is None:
                 image = future.result()
                 self._brought[image["id"]] = image
         self._rising.clear()
         for image in self._brought.values():
-            try:
-                self.images_api.discard(image["id"])
-                self.images_api.discard(properties.manifest(image))
-            except exceptions.SplitImageError as error:
-                LOG.warning("a part stays until the collector comes: %s", error)
+            self.publisher.discard(image["id"], properties.manifest(image))
         self._brought.clear()
 
     # -- objects ------------------------------------------------------------------------
 
     def path(self, digest: str) -> Path:
+        # First: what is on its way up is not in the image service yet.
+        if self._ours(digest):
+            with contextlib.suppress(exceptions.NotFound):
+                return super().path(digest)
         if self.places.has_data(digest):
             return self.places.path(digest)
-        if self._ours(digest):
-            return super().path(digest)
         raise exceptions.NotFound(kind="object", name=digest, where=self.location)
 
     def _ours(self, digest: str) -> bool:
@@ -123,9 +121,8 @@ class GlanceStore(HostStore):
             self._session.name, ADOPTED, digest, digest))
 
     def is_local(self, digest: str) -> bool:
-        if self.places.has_data(digest):
-            return self.places.is_here(digest)
-        return self._ours(digest) and super().is_local(digest)
+        return (self._ours(digest) and super().is_local(digest)) or (
+            self.places.has_data(digest) and self.places.is_here(digest))
 
     def verify(self, digest: str) -> None:
         try:
@@ -135,9 +132,7 @@ class GlanceStore(HostStore):
             raise
 
     def hold(self, digests: Iterable[str]) -> contextlib.AbstractContextManager[None]:
-        wanted = [digest for digest in dict.fromkeys(digests) if digest]
-        self.reader.map(self.path, wanted)
-        return super().hold(wanted)
+        return self._contents.hold(digests, lambda wanted: self.reader.map(self.path, wanted))
 
     def put_manifest(self, manifest: Manifest) -> str:
         self._put.add(super().put_manifest(manifest))
@@ -167,8 +162,7 @@ class GlanceStore(HostStore):
         self._rising[part.id] = self._pool.submit(self._raise, part, manifest.encode())
         self.places.learn_part(part, "")
         if not pending:
-            self._arrived(part)
-            self._brought.clear()
+            self._brought.pop(self._arrived(part), None)
         return part
 
     def _met_again(self, part: Part) -> Part:
@@ -187,6 +181,8 @@ class GlanceStore(HostStore):
         blob = super().path(part.blob) if part.blob else None
         image = self.publisher.part(part, manifest, blob)
         if part.blob:
+            # In this order: the lease on the file ends with the second.
+            self.places.learn_part(part, image["id"])
             self.cache.keep(image["id"], part.blob)
         return image
 
@@ -194,7 +190,11 @@ class GlanceStore(HostStore):
         """Id of the image of a part, once that is complete."""
         future = self._rising.pop(part.id, None)
         if future is not None:
-            image = future.result()
+            try:
+                image = future.result()
+            except BaseException:
+                self.places.forget_part(part)
+                raise
             self._brought[image["id"]] = image
             self.places.learn_part(part, image["id"])
         place = self.places.part(part.id, part.owner)
@@ -290,7 +290,7 @@ class GlanceStore(HostStore):
         gone = {name: None for name in now
                 if name.startswith("splitimage_part_") and name not in wanted}
         self.images_api.update(composite.id, {**wanted, **gone}, known=now)
-        self.images_api.discard(old)
+        self.publisher.discard(old)
         self.reader.forget(composite.id)
         return self.places.learn_composite(self.reader.composite(composite.id))
 
