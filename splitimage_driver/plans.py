@@ -198,6 +198,11 @@ class PlanService:
                 if self.vanished(each):
                     continue
                 raise
+            except exceptions.BadImage as error:
+                if each.kind == BASE:
+                    raise
+                LOG.warning("image %s is no candidate: %s", each.name, error)
+                continue
             found.append(pricing.estimate(each, tree, goal, self._fetched))
         found.sort(key=lambda each: nearest.order(each[0]))
         return found

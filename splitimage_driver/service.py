@@ -174,7 +174,7 @@ class ImageService:
                         "host_class": self.plans.host_class, "host_left": load.host,
                         "network_left": load.network})
                     return plan, done
-            except exceptions.NotFound:
+            except (exceptions.NotFound, exceptions.BadImage):
                 if not self.plans.vanished(plan.estimate.candidate):
                     raise
                 LOG.info("%s was deleted meanwhile: planning again",
