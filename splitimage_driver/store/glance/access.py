@@ -71,19 +71,16 @@ def reconcile(images: Images, composite: str, *, last: Description | None = None
     :raises QuotaExceeded: Glance allows no more members of an image; likewise
     """
     changes: list[Change] = []
-    refused = None
     for _ in range(_ROUNDS):
         # Somebody may have changed the composite after it was read here, and
         # have been overtaken: over when there is nothing left to do.
         line = _Line(images, composite, last, owner)
         line.draw()
         changes += line.changes
-        # The first time it may be an image that is not shared any more.
-        again, refused = refused is not None, line.refused
-        if not line.changes and (refused is None or again):
+        if not line.changes and not line.overtaken:
             break
-    if refused is not None:
-        raise refused
+    if line.refused is not None:
+        raise line.refused
     return changes
 
 
@@ -104,13 +101,19 @@ def reconcile_all(images: Images, owner: str) -> list[Change]:
 
 
 class _Line:
-    """One look, and what follows from it."""
+    """One look, and what follows from it.
+
+    :ivar changes: what was done
+    :ivar refused: what may not be done
+    :ivar overtaken: somebody else has changed an image since the look
+    """
 
     def __init__(self, images: Images, composite: str, last: Description | None,
                  owner: str) -> None:
         self.images, self.composite, self.last = images, composite, last
         self.changes: list[Change] = []
         self.refused: exceptions.SplitImageError | None = None
+        self.overtaken = False
         try:
             self.shown: Description | None = images.get(composite)
         except exceptions.NotFound:
@@ -157,8 +160,18 @@ class _Line:
         except exceptions.AlreadyExists as error:
             LOG.info("image %s is being changed by somebody else: %s", image["id"], error)
         except (exceptions.NotPermitted, exceptions.QuotaExceeded) as error:
+            if self._differs(image):
+                # Glance forbids to ask for the members of one that is not shared.
+                self.overtaken = True
+                return
             LOG.warning("image %s of composite %s: %s", image["id"], self.composite, error)
             self.refused = self.refused or error
+
+    def _differs(self, image: Description) -> bool:
+        try:
+            return bool(self.images.get(image["id"])["visibility"] != image["visibility"])
+        except exceptions.NotFound:
+            return True
 
     # -- one image ----------------------------------------------------------------------
 
@@ -172,7 +185,7 @@ class _Line:
         lasting = part.get(holdings.KIND) in (None, FILESET)
         if holder == self.composite and self._unfinished():
             return
-        if holder == self.composite and not lasting and self._never_finished():
+        if holder == self.composite and not lasting and self._never_finished(part):
             self._drop(part, "what it was stored for was never finished")
             self._tried(self._drop, manifest, "its part is gone")
             return
@@ -189,10 +202,13 @@ class _Line:
         """Whether somebody is making the composite just holdings.now."""
         return self.shown is not None and self.shown["status"] in holdings.UNFINISHED
 
-    def _never_finished(self) -> bool:
-        return self.shown is None and self.last is not None and (
-            self.last.get("splitimage_role") != properties.COMPOSITE
-            or self.last.get("status") in holdings.UNFINISHED)
+    def _never_finished(self, part: Description) -> bool:
+        """Whether the composite has gone before it, or the part, was complete."""
+        return self.shown is None and (
+            part["status"] in holdings.RECORD
+            or (self.last is not None
+                and (self.last.get("splitimage_role") != properties.COMPOSITE
+                     or self.last.get("status") in holdings.UNFINISHED)))
 
     def _follow(self, image: Description, users: list[Description]) -> None:
         """Seen and active like the composites that refer to it."""
@@ -234,6 +250,7 @@ class _Line:
             self._changed(image, what)
 
     def _drop(self, image: Description, reason: str) -> None:
+        holdings.withdraw(self.images, image)
         self.images.discard(image["id"])
         self._changed(image, f"deleted, {reason}")
 

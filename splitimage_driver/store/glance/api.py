@@ -162,7 +162,13 @@ class Images:
 
     def delete(self, image: str) -> None:
         """:raises NotFound: :raises NotPermitted: it is protected, or another's"""
-        self._send("delete an image", "DELETE", f"/images/{_quoted(image)}", image=image)
+        try:
+            self._send("delete an image", "DELETE", f"/images/{_quoted(image)}", image=image)
+        except exceptions.CloudRefused:
+            # For a moment, or for ever if Glance fails just then, it is there as
+            # a deleted one.
+            if self.get(image)["status"] != "deleted":
+                raise
 
     def discard(self, image: str) -> None:
         """Delete it, protected or not; no matter if it is not there."""
@@ -276,7 +282,7 @@ class Images:
         finally:
             answer.close()
         told = {"where": self.where, "what": what, "reason": reason}
-        if status == 404:
+        if status in (404, 410):
             raise exceptions.NotFound(kind="image", name=image or "resource", where=self.where)
         if status in _PASSING:
             raise Passing(status, reason)

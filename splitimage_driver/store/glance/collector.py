@@ -117,7 +117,6 @@ class _Collector:
             if not self._tried(image, lambda: list(holdings.admit(
                     self.images, image, Access(), {holdings.UNREFERENCED: mark}))):
                 return False
-            image[holdings.UNREFERENCED] = mark
             return self.grace <= 0
         return time.time() - max(since, holdings.moment(image)) >= self.grace
 
@@ -132,20 +131,19 @@ class _Collector:
 
     def _remove(self, image: Description, reason: str) -> Iterator[Removed]:
         """Unless somebody reckons with it since it was listed."""
-        name, role = image["id"], image["splitimage_role"]
+        name, role, listed = image["id"], image["splitimage_role"], dict(image)
         try:
-            if image.get("protected"):
-                found = self.images.update(name, {"protected": False}, known=image)
-            else:
-                found = self.images.get(name)
-            if any(found.get(key) != image.get(key) for key in _TELLING):
-                self.images.update(name, {"protected": bool(image.get("protected"))}, known=found)
+            holdings.withdraw(self.images, image)
+            found = self.images.get(name)
+            if any(found.get(key) != listed.get(key) for key in _TELLING):
+                self.images.update(name, {"protected": listed["protected"]}, known=found)
                 return
             self.images.delete(name)
         except exceptions.NotFound:
             self.holders.pop(name, None)
             return
-        except (exceptions.AlreadyExists, exceptions.NotPermitted) as error:
+        except (exceptions.AlreadyExists, exceptions.NotPermitted,
+                exceptions.CloudRefused) as error:
             # Claimed at this very moment, or in use by a transfer.
             LOG.info("%s %s stays: %s", role, name, error)
             return

@@ -5,14 +5,17 @@ from __future__ import annotations
 import datetime
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from oslo_log import log as logging
 
 from splitimage_driver import exceptions
 from splitimage_driver.model import properties
 from splitimage_driver.store.glance import api
 from splitimage_driver.store.glance.api import Description, Images
 
+LOG = logging.getLogger(__name__)
 FOR, KIND = "splitimage_for", "splitimage_kind"
 TOUCHED, UNREFERENCED = "splitimage_touched", "splitimage_unreferenced"
 DEACTIVATED = "splitimage_deactivated"
@@ -22,6 +25,9 @@ ID = re.compile(r"(?<![0-9a-f-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0
 _LINKS = ("splitimage_part_", "splitimage_restore")
 #: Ids in one request.
 _CHUNK = 100
+#: How often a project can be a member of one image: Glance does not look whether
+#: it is one already while somebody else makes it one.
+_TIMES = 5
 #: From the narrowest to the widest.
 _WIDTH = (api.PRIVATE, api.SHARED, api.COMMUNITY, api.PUBLIC)
 #: States of an image that has never been complete.
@@ -137,35 +143,53 @@ def admit(images: Images, image: Description, access: Access,
           changes: Mapping[str, Any]) -> Iterator[str]:
     """Let these see an image, and nobody else.
 
+    :param image: its description, which is brought up to date
     :param changes: of it besides
     :returns: what was done
     """
     name, shared = image["id"], access.visibility == api.SHARED
+    was_shared = image["visibility"] == api.SHARED
     wanted = access.members if shared else frozenset()
     present: set[str] = set()
-    if image["visibility"] == api.SHARED:
+    if was_shared:
         # Also before it is private or public: members that are left come back
         # when it is shared the next time.
-        present = set(images.members(name))
-        yield from _dismiss(images, name, present - wanted)
+        present = yield from _dismiss(images, name, wanted)
     changes = {**changes, "visibility": access.visibility}
     different = {key for key, value in changes.items() if image.get(key) != value}
     if different:
-        images.update(name, changes, known=image)
+        found = images.update(name, changes, known=image)
+        image.clear()
+        image.update(found)
         yield (access.visibility if "visibility" in different
                else "changed: " + ", ".join(sorted(different)))
-        if shared and image["visibility"] != api.SHARED:
-            present = set(images.members(name))
-            yield from _dismiss(images, name, present - wanted)
+    if shared and not was_shared:
+        present = yield from _dismiss(images, name, wanted)
     for project in sorted(wanted - present):
         images.add_member(name, project)
         yield f"shared with {project}"
 
 
-def _dismiss(images: Images, image: str, projects: set[str]) -> Iterator[str]:
-    for project in sorted(projects):
-        images.remove_member(image, project)
-        yield f"not shared with {project} any more"
+def _dismiss(images: Images, image: str,
+             wanted: frozenset[str]) -> Generator[str, None, set[str]]:
+    """Share it with these only, at most; returns with whom it is."""
+    for _ in range(_TIMES):
+        present = set(images.members(image))
+        if present <= wanted:
+            break
+        for project in sorted(present - wanted):
+            images.remove_member(image, project)
+            yield f"not shared with {project} any more"
+    return present & wanted
+
+
+def withdraw(images: Images, image: Description) -> None:
+    """Before it is deleted: unprotected and nobody's but its owner's. Glance
+    fails to delete an image, half-way and for ever, that two have shared with
+    the same project at the same moment.
+    """
+    for what in admit(images, image, Access(), {"protected": False}):
+        LOG.debug("image %s, which is to be deleted: %s", image["id"], what)
 
 
 def moment(image: Mapping[str, Any]) -> float:
