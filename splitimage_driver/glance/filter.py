@@ -19,6 +19,7 @@ from splitimage_driver import conf as configuration
 from splitimage_driver import exceptions
 from splitimage_driver.capture.identity import Identity
 from splitimage_driver.glance import planner as planner_
+from splitimage_driver.glance import splitting
 from splitimage_driver.glance.catalogue import Catalogue
 from splitimage_driver.glance.index import Index, Source
 from splitimage_driver.glance.planner import Planner
@@ -145,7 +146,9 @@ class Filter:
         # own is deleted by people.
         own = method == "DELETE" and not members and role in (properties.COMPLETED,
                                                               properties.PART)
-        if before is None or not (role == properties.COMPOSITE or own):
+        # Whose import was cut off has no role yet.
+        split = method == "DELETE" and not members and _is_gold(before)
+        if before is None or not (role == properties.COMPOSITE or own or split):
             return None
         return _Change(before, members)
 
@@ -173,7 +176,7 @@ class Filter:
     def _follow(self, change: _Change, environ: Environ) -> None:
         before = change.before
         after = self._described(before["id"])
-        if before.get("splitimage_role") == properties.COMPOSITE:
+        if before.get("splitimage_role") == properties.COMPOSITE or _is_gold(before):
             if change.always or _followed(before) != _followed(after):
                 access.reconcile(self._images(environ), before["id"], last=before)
         elif after is None:
@@ -190,6 +193,11 @@ class Filter:
                 and properties.role(manifest) == properties.MANIFEST
                 and manifest.get("splitimage_for") == gone["id"]):
             images.discard(name)
+
+
+def _is_gold(image: Description | None) -> bool:
+    """Whether its import was to split it."""
+    return properties.SPLIT in (image or {})
 
 
 def _followed(image: Description | None) -> Mapping[str, Any]:
@@ -225,11 +233,13 @@ def planner(options: Any, database: Source) -> Planner:
 def factory(_: Mapping[str, str], *, config_file: str = "") -> Callable[[Application], Filter]:
     """For paste.
 
-    :param config_file: of this project, for ``[planning]`` and ``[capture]``;
+    :param config_file: of this project, for ``[planning]``, ``[capture]`` and
+        ``[split]``;
         "": the default places
     """
     from splitimage_driver.glance.database import Database
     options = configuration.load(files=[config_file] if config_file else None)
     database = Database()
     made = planner(options, database)
+    splitting.tidy(options)
     return lambda application: Filter(application, made, database)

@@ -121,6 +121,16 @@ def captured(conf: Any, files: Sequence[str] | None, wanted: Order,
             yield Captured(store, msgspec.structs.replace(found, id=wanted.image), work)
 
 
+def tidy(conf: Any) -> None:
+    """Remove what splits have left behind that were killed with the service."""
+    root = Path(conf.split.directory)
+    try:
+        if root.is_dir():
+            LocalStore(root, conf.store).close()
+    except exceptions.SplitImageError as error:
+        LOG.warning("%s cannot be tidied: %s", root, error)
+
+
 def result(worker: workers.Worker, timeout: float) -> None:
     """Wait for its end, by force after so many seconds; raises what it raises.
 

@@ -18,6 +18,7 @@ from splitimage_driver.glance.filter import MAX_BODY, Filter
 from splitimage_driver.glance.planner import Planner
 from splitimage_driver.glance.transport import Environ
 from splitimage_driver.store.glance import access
+from tests.imagerecords import Records
 from tests.stocked import Stock
 from tests.unit.glance.conftest import Api, FakeDatabase
 from tests.unit.store.glance.fake import FakeGlance
@@ -158,6 +159,25 @@ def test_no_other_manifest_goes(api: Api, alpha: Stock, beta: Stock, glance: Fak
     alpha.images.update(image, {"splitimage_manifest": held})
     api.images("admin", admin=True).delete(image)
     assert image not in glance.images and held in glance.images
+
+
+@pytest.mark.parametrize("role", ["", "composite"])
+def test_what_a_cut_off_import_has_stored_goes_with_its_image(
+        api: Api, alpha: Stock, glance: FakeGlance, role: str) -> None:
+    records = Records(alpha.images)
+    known = {"splitimage_split": "web=apache2"} if not role else {
+        "splitimage_role": role, "splitimage_schema": "1"}
+    image = alpha.images.create("lamp", known, hidden=False)["id"]
+    glance.images[image]["status"] = "importing"
+    part = records.part("web", holder=image)
+    shared = records.part("db", holder=image)
+    records.composite("other", db=shared)
+    kept = len(glance.images) - 3
+    api.images("alpha").delete(image)
+    assert part["id"] not in glance.images
+    assert part["splitimage_manifest"] not in glance.images
+    assert {shared["id"], shared["splitimage_manifest"]} <= glance.images.keys()
+    assert len(glance.images) == kept
 
 
 @pytest.mark.parametrize("changes", [{"name": "stack"}, {"description": "x"}])

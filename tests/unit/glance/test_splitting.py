@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from splitimage_driver import conf as configuration
 from splitimage_driver import exceptions
 from splitimage_driver.glance import splitting
 from splitimage_driver.glance.splitting import Order
 from splitimage_driver.model import properties
 from splitimage_driver.store.glance.api import Description, Images
+from splitimage_driver.store.local import LocalStore
 from splitimage_driver.workers import DONE, FAILED, Message
 from tests.imagerecords import Records
 from tests.unit.store.glance.fake import FakeGlance
@@ -193,3 +195,27 @@ def test_a_reason_fits_into_a_property() -> None:
     error = exceptions.ToolFailed(tool="x", status="1", reason="\N{EURO SIGN}" * 200)
     told = splitting.told(error, DISK, WORK)
     assert 250 < len(told.encode()) <= properties.MAX_VALUE
+
+
+# -- what is left ------------------------------------------------------------------------
+
+
+def test_what_a_killed_split_has_left_goes(tmp_path: Path) -> None:
+    conf = configuration.load(files=[])
+    conf.set_override("directory", str(tmp_path / "splitting"), group="split")
+    splitting.tidy(conf)
+    assert not (tmp_path / "splitting").exists()  # no split, no directory
+    LocalStore(tmp_path / "splitting", conf.store).close()
+    left = tmp_path / "splitting" / "tmp" / "3c"
+    left.mkdir()
+    (left / "base.qcow2").touch()
+    splitting.tidy(conf)
+    assert list(left.parent.iterdir()) == []
+
+
+def test_that_nothing_can_be_tidied_stops_nothing(tmp_path: Path) -> None:
+    conf = configuration.load(files=[])
+    conf.set_override("directory", str(tmp_path), group="split")
+    (tmp_path / "tmp").touch()
+    splitting.tidy(conf)
+    assert (tmp_path / "tmp").is_file()
