@@ -198,7 +198,7 @@ class PlanService:
                 if self.vanished(each):
                     continue
                 raise
-            except exceptions.BadImage as error:
+            except (exceptions.BadImage, exceptions.BadArchive) as error:
                 if each.kind == BASE:
                     raise
                 LOG.warning("image %s is no candidate: %s", each.name, error)

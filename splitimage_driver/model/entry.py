@@ -6,6 +6,8 @@ import hashlib
 
 import msgspec
 
+#: What decoding raises for bytes that this project has not encoded.
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 FILE, DIRECTORY, SYMLINK, CHAR, BLOCK, FIFO = "f", "d", "l", "c", "b", "p"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from splitimage_driver import exceptions
-from splitimage_driver.model.entry import FileEntry, text
+from splitimage_driver.model.entry import UNDECODABLE, FileEntry, text
 
 #: Raised when the encoding changes; part of every digest.
 MAGIC = b"splitimage-manifest-1\n"
@@ -99,7 +99,7 @@ class Manifest:
                                         reason="wrong first line")
         try:
             return cls(_decoder.decode(memoryview(data)[len(MAGIC):]))
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise exceptions.BadArchive(path="manifest", expected="a splitimage manifest",
                                         reason=str(error)) from error
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from splitimage_driver import exceptions
-from splitimage_driver.model.entry import FileEntry
+from splitimage_driver.model.entry import UNDECODABLE, FileEntry
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 MAGIC = b"splitimage-part-1\n"
@@ -94,7 +94,7 @@ class PartManifest:
                                         reason="wrong first line")
         try:
             return cls(_decoder.decode(memoryview(data)[len(MAGIC):]))
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise exceptions.BadArchive(path="part manifest", expected="a splitimage part",
                                         reason=str(error)) from error
 

@@ -19,6 +19,7 @@ import zstandard
 
 from splitimage_driver import exceptions
 from splitimage_driver.model.composite import Composite
+from splitimage_driver.model.entry import UNDECODABLE
 from splitimage_driver.model.part import Part
 from splitimage_driver.store.objects import MANIFEST_LIMIT
 
@@ -42,7 +43,7 @@ class Bundle(msgspec.Struct, frozen=True, array_like=True):
         """The record. :raises BadImage: it is none of this model"""
         try:
             return msgspec.msgpack.decode(self.record, type=model)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise exceptions.BadImage(image=where, reason=f"its record: {error}") from error
 
 
@@ -69,5 +70,5 @@ def unpack(data: bytes, where: str, limit: int = MANIFEST_LIMIT) -> Bundle:
             raise bad(f"{size} bytes")
         plain = zstandard.ZstdDecompressor().decompress(frame)
         return msgspec.msgpack.decode(plain, type=Bundle)
-    except (zstandard.ZstdError, msgspec.DecodeError) as error:
+    except (zstandard.ZstdError, *UNDECODABLE) as error:
         raise bad(error) from error

@@ -76,7 +76,9 @@ def test_a_hundred_thousand_entries() -> None:
 @pytest.mark.parametrize("data", [
     b"", b"splitimage-manifest-2\n\x90", MAGIC, MAGIC + b"\xc1", MAGIC + b"\x91\x01",
     MAGIC + b"\x91\x93\xc4\x01a\xa1f\xa1x", Manifest([file(b"a")]).encode()[:-1],
-    Manifest([file(b"a")]).encode() + b"\0"])
+    Manifest([file(b"a")]).encode() + b"\0",
+    MAGIC + b"\x91\x93\xc4\x01a\xa1\xff\x00",  # a type that is no UTF-8
+    MAGIC + b"\x91\x9d\xc4\x01a\xa1f" + b"\x91" * 100_000])
 def test_what_is_no_manifest(data: bytes) -> None:
     with pytest.raises(exceptions.BadArchive):
         Manifest.decode(data)

@@ -65,7 +65,9 @@ def test_where_the_blob_holds_a_content() -> None:
 
 @pytest.mark.parametrize("data", [
     b"", b"splitimage-manifest-1\n\x90", part.MAGIC, part.MAGIC + b"\x91\xc0",
-    PartManifest((Layer(deleted=(b"x",)),)).encode()[:-1]])
+    PartManifest((Layer(deleted=(b"x",)),)).encode()[:-1],
+    part.MAGIC + b"\x91\x91\x91\xa1\xff",  # a name that is no UTF-8
+    part.MAGIC + b"\x91\x95\x90\x90\x90\x90" + b"\x91" * 100_000])
 def test_what_is_no_part(data: bytes) -> None:
     with pytest.raises(exceptions.BadArchive):
         PartManifest.decode(data)
