@@ -51,6 +51,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _IMAGE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 #: Continued lists have no more pieces: 64 names of 63 bytes fit.
 _PIECES = 20
+#: No number is larger, nor is any no number at all.
+_LARGEST = 2**63
 SPLIT, ERROR = "splitimage_split", "splitimage_error"
 #: Of dpkg or rpm, with an architecture where there are several.
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*(:[a-z0-9_]+)?\Z")
@@ -262,6 +264,8 @@ def completed(image: Mapping[str, Any], created: float) -> Image:
         last_used = float(image["splitimage_used"])
     except (KeyError, ValueError) as error:
         raise bad(image, "splitimage_size or splitimage_used is no number") from error
+    if not (0 <= size < _LARGEST and 0 <= last_used < _LARGEST):
+        raise bad(image, "splitimage_size or splitimage_used is out of range")
     return Image(
         id=image["id"], name=str(image.get("name") or ""),
         composite=image["splitimage_composite"], parts=parts, filesets=filesets,
