@@ -111,12 +111,10 @@ def record(image: Description) -> Record | None:
 
 
 class Index:
-    """:param source: the database
-    :param interval: seconds for which an answer may be out of date
-    """
+    """:param source: the database"""
 
-    def __init__(self, source: Source, interval: float = 0.3) -> None:
-        self._source, self._interval = source, interval
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._lock = threading.Lock()
         self._asked: float | None = None
         self._since: datetime.datetime | None = None
@@ -155,16 +153,16 @@ class Index:
 
     # -- keeping it current -------------------------------------------------------------
 
-    def refresh(self, *, now: bool = False) -> None:
-        """Look for changes.
-
-        :param now: even if somebody has a moment ago
-        """
+    def refresh(self) -> None:
+        """Learn of all that was changed before this call."""
+        called = time.monotonic()
         with self._lock:
-            began = time.monotonic()
-            if now or self._asked is None or began - self._asked >= self._interval:
+            # Whoever waited for another's question has its answer, if it was
+            # asked late enough.
+            if self._asked is None or self._asked < called:
+                asked = time.monotonic()
                 self._update(datetime.datetime.now(datetime.UTC).replace(tzinfo=None))
-                self._asked = began
+                self._asked = asked
 
     def _update(self, now: datetime.datetime) -> None:
         heads = self._source.heads(self._since)

@@ -189,34 +189,28 @@ class _View:
     def _by_name(self, name: str) -> Description | None:
         """An own one before a public one; nobody is given a shared one by the
         choice of a name."""
-        for again in (False, True):
-            if again:
-                self.index.refresh(now=True)
-            known = [each for each in self.index.named(name) if each.shown]
-            own = [each for each in known if each.owner == self.images.project]
-            public = [each for each in known if each.visibility == api.PUBLIC]
-            for ids in ([each.id for each in some] for some in (own, public)):
-                found = [image for image in map(self._by_id, ids) if image]
-                if len(found) > 1:
-                    raise exceptions.InvalidInput(
-                        what=f"composite {name}",
-                        reason=f"{len(found)} have this name, give an id: "
-                        + ", ".join(sorted(image["id"] for image in found)))
-                if found:
-                    return found[0]
+        known = [each for each in self.index.named(name) if each.shown]
+        own = [each for each in known if each.owner == self.images.project]
+        public = [each for each in known if each.visibility == api.PUBLIC]
+        for some in (own, public):
+            found = [image for image in map(self._by_id, (each.id for each in some)) if image]
+            if len(found) > 1:
+                raise exceptions.InvalidInput(
+                    what=f"composite {name}",
+                    reason=f"{len(found)} have this name, give an id: "
+                    + ", ".join(sorted(image["id"] for image in found)))
+            if found:
+                return found[0]
         return None
 
     def _fileset(self, digest: str) -> Any:
-        for again in (False, True):
-            if again:
-                self.index.refresh(now=True)
-            for each in self.index.filesets(digest, self.images.project):
-                try:
-                    image = self.images.get(each.id)
-                except (exceptions.NotFound, exceptions.NotPermitted):
-                    continue
-                if record(image) == each:
-                    return self.catalogue.fileset(self.images, image)
+        for each in self.index.filesets(digest, self.images.project):
+            try:
+                image = self.images.get(each.id)
+            except (exceptions.NotFound, exceptions.NotPermitted):
+                continue
+            if record(image) == each:
+                return self.catalogue.fileset(self.images, image)
         raise exceptions.NotFound(kind="file set", name=digest, where=self.images.where)
 
     # -- what is there ------------------------------------------------------------------

@@ -104,9 +104,7 @@ def database(glance: FakeGlance) -> FakeDatabase:
 
 @pytest.fixture
 def planner(database: FakeDatabase) -> Planner:
-    made = filter_.planner(configuration.load(files=[]), database)
-    made.index._interval = 0.0
-    return made
+    return filter_.planner(configuration.load(files=[]), database)
 
 
 @pytest.fixture

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from splitimage_driver.glance import index as index_
 from splitimage_driver.glance.index import FileSet, Index
 from splitimage_driver.store.glance.api import Description
 from tests.stocked import Stock, digest
@@ -16,7 +18,7 @@ from tests.unit.store.glance.fake import FakeGlance
 
 @pytest.fixture
 def index(database: FakeDatabase) -> Index:
-    return Index(database, interval=0.0)
+    return Index(database)
 
 
 def ids(index: Index, composite: Description, project: str = "alpha") -> set[str]:
@@ -133,13 +135,17 @@ def test_it_asks_for_changes_since_a_minute_before_the_last_time(
     assert datetime.timedelta(seconds=59) < now - database.asked[1] < datetime.timedelta(seconds=90)
 
 
-def test_a_moment_ago_is_soon_enough_unless_it_is_not(database: FakeDatabase) -> None:
-    index = Index(database, interval=3600)
-    index.refresh()
-    index.refresh()
-    assert len(database.asked) == 1
-    index.refresh(now=True)
-    assert len(database.asked) == 2
+def test_who_waits_for_another_is_content_with_what_that_one_asks_afterwards(
+        database: FakeDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never with what was asked before the call."""
+    index = Index(database)
+    # When it was called, and, if it asks, when it does.
+    clock = iter([10.0, 11.0, 10.5, 12.0, 12.5])
+    monkeypatch.setattr(index_, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    for asked in (1, 1, 2):
+        index.refresh()
+        assert len(database.asked) == asked
+    assert next(clock, None) is None
 
 
 def test_after_a_failure_nothing_is_missed(index: Index, alpha: Stock, database: FakeDatabase,
