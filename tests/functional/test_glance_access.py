@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +14,7 @@ from splitimage_driver import exceptions
 from splitimage_driver.model import properties
 from splitimage_driver.store.glance import access, api
 from splitimage_driver.store.glance.api import Description, Images
+from tests.cloud import glance
 from tests.imagerecords import Records
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.functional.cloud", "tests.functional.glanceusers")
 pytestmark = [pytest.mark.accept, pytest.mark.must_show("glance", 2)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_filter(cloud: TestCloud) -> Iterator[None]:
+    """Else it had done already what is tried here."""
+    with cloud.configured({"glance-api-paste.ini": {
+            "composite:api": {"keystone": glance.PIPELINE}}}):
+        yield
 
 
 def family(composite: Description, *parts: Description) -> list[str]:
