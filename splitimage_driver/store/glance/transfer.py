@@ -14,7 +14,7 @@ import io
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from oslo_log import log as logging
 
@@ -33,25 +33,26 @@ _KNOWN = ("sha512", "sha256", "sha384", "blake2b")
 class _Reading(io.RawIOBase):
     """A file on its way up: hashed and counted as it is read."""
 
-    def __init__(self, content: BinaryIO, size: int, operation: Operation) -> None:
+    def __init__(self, content: io.BufferedReader, size: int, operation: Operation) -> None:
         self._content, self._size, self._operation = content, size, operation
         self.hash = hashlib.sha512()
 
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        piece = self._content.read(PIECE if size is None or size < 0 else size)
-        self.hash.update(piece)
-        self._operation.advance(len(piece))
-        return piece
+    def readinto(self, buffer: Any) -> int:
+        count = self._content.readinto(buffer)
+        self.hash.update(memoryview(buffer)[:count])
+        self._operation.advance(count)
+        return count
 
     def __len__(self) -> int:
         return self._size
 
 
 class Interrupted(Exception):
-    """An upload that cannot go on with this record: Glance still holds it."""
+    """An upload that cannot go on with this record: Glance still holds it, or
+    it is gone."""
 
 
 def upload(images: Images, image: str, path: Path, *, store: str = "") -> Description:
@@ -70,20 +71,21 @@ def upload(images: Images, image: str, path: Path, *, store: str = "") -> Descri
             with path.open("rb") as content, Operation("upload", size, subject=image) as operation:
                 reading = _Reading(content, size, operation)
                 images.put(image, reading, store=store)  # type: ignore[arg-type]
-            found = images.get(image)
-            verify(found, "sha512", reading.hash.hexdigest())
-            return found
-        except exceptions.AlreadyExists as error:  # its state is not one to upload in
+            return _stored(images.get(image), path, reading.hash.hexdigest())
+        except (exceptions.AlreadyExists, exceptions.NotFound) as error:
+            # Its state is not one to upload in, or somebody took its publisher for dead.
             raise Interrupted(str(error)) from error
         except (ConnectionError, Passing) as error:
             failures += 1
             LOG.info("upload of image %s broke off (%d): %s", image, failures, error)
             if failures == _ATTEMPTS:
                 raise _given_up(images, "upload an image", error) from error
-            found = _state(images, image, failures)
+            try:
+                found = _state(images, image, failures)
+            except exceptions.NotFound as gone:
+                raise Interrupted(str(gone)) from error
             if found["status"] == api.ACTIVE:  # only its answer was lost
-                verify(found, "sha512", _sha512(path))
-                return found
+                return _stored(found, path)
             if found["status"] != api.QUEUED:
                 raise Interrupted(f"image {image} is {found['status']}") from error
 
@@ -116,9 +118,19 @@ def verify(image: Description, algorithm: str, found: str) -> None:
                                         expected=image.get("os_hash_value"), found=found)
 
 
-def _sha512(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha512").hexdigest()
+def _stored(image: Description, path: Path, sha512: str = "") -> Description:
+    """The image, if it has what was sent.
+
+    :param sha512: of the file, where that is known
+    """
+    algorithm = str(image.get("os_hash_algo"))
+    if algorithm in _KNOWN:
+        found = sha512 if algorithm == "sha512" else ""
+        if not found:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, algorithm).hexdigest()
+        verify(image, algorithm, found)
+    return image
 
 
 def download(images: Images, image: Mapping[str, Any], destination: Path, *,
