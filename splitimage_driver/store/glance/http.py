@@ -123,7 +123,9 @@ def connect(name: str | None, *, timeout: float) -> HttpTransport:
 def settings(connection: Any) -> dict[str, Any]:
     """What :func:`connection` logs in again with, in another process: with all
     its secrets."""
-    return copy.deepcopy(dict(connection.config.config))
+    # All that its name in clouds.yaml stands for is in it already.
+    return {key: copy.deepcopy(value) for key, value in connection.config.config.items()
+            if key not in ("cloud", "profile")}
 
 
 def connection(found: Mapping[str, Any]) -> Any:
