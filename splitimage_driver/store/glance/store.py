@@ -155,7 +155,7 @@ class GlanceStore(HostStore):
         if part.id != manifest.digest:
             raise exceptions.DigestMismatch(what=f"manifest of part {part.name}",
                                             expected=part.id, found=manifest.digest)
-        with contextlib.suppress(exceptions.NotFound):
+        with contextlib.suppress(*UNREADABLE):
             return self._met_again(self.part(part.id, owner=part.owner))
         self._contents.put(manifest.encode(), part.id)
         self._put.add(part.id)
@@ -203,10 +203,15 @@ class GlanceStore(HostStore):
 
     def part(self, name_or_id: str, *, owner: str | None = None) -> Part:
         place = self.places.part(name_or_id, owner)
-        return place.part if place else self.places.learn_part_image(
-            self._part_image(name_or_id, owner or self.project))
+        if place:
+            return place.part
+        images = self._part_images(name_or_id, owner or self.project)
+        # One that cannot be read any more does not stand for its likes.
+        return (next(filter(None, map(self._readable, images)), None)
+                or self.places.learn_part_image(images[0]))
 
-    def _part_image(self, name_or_id: str, owner: str) -> Description:
+    def _part_images(self, name_or_id: str, owner: str) -> list[Description]:
+        """All that have one content, the oldest first."""
         for key in ("splitimage_digest", "name"):
             found = [image for image in self.reader.part_images(owner, **{key: name_or_id})
                      if image.get(key) == name_or_id]
@@ -217,7 +222,7 @@ class GlanceStore(HostStore):
                     reason=f"{len(digests)} have this name, give an id: "
                     + ", ".join(sorted(digest[:12] for digest in digests)))
             if found:
-                return found[0]
+                return found
         raise exceptions.NotFound(kind="part", name=name_or_id, where=self.location)
 
     def part_manifest(self, part_id: str) -> PartManifest:
@@ -239,22 +244,22 @@ class GlanceStore(HostStore):
             return None
 
     def delete_part(self, name_or_id: str, *, owner: str | None = None) -> None:
-        image = self._part_image(name_or_id, owner or self.project)
-        part = self.places.learn_part_image(image)
+        images = self._part_images(name_or_id, owner or self.project)
+        part = next(filter(None, map(self._readable, images)), None) or _described(images[0])
         with self._database.reading() as connection:
             users = self._tables.users_of_part(connection, part)
-        for composite in self.reader.described(owner=self.project):
-            links = properties.links(composite)
-            if image["id"] in {link.image for link in (*links.parts.values(), links.restore)}:
-                users.append(f"composite {composite['name']}")
+        names = {image["id"] for image in images}
+        users += [f"composite {each['name']}" for each in self.reader.described(owner=self.project)
+                  if names & holdings.parts_of(each)]
         users += [f"image {each.name}" for each in self.images(owner=self.project)
                   if part.id in each.filesets]
         if users:
             raise self._in_use(part.kind + " part" if part.kind != parts_.FILESET
                                else "file set", part.name, users)
-        self.images_api.discard(image["id"])
-        self.images_api.discard(properties.manifest(image))
-        self.places.forget(image["id"])
+        for image in images:
+            self.images_api.discard(image["id"])
+            self.images_api.discard(properties.manifest(image))
+            self.places.forget(image["id"])
 
     # -- composites -----------------------------------------------------------------------
 
@@ -402,3 +407,10 @@ class GlanceStore(HostStore):
     def check(self, *, repair: bool = False) -> Iterator[Finding]:
         yield from super().check(repair=repair)
         yield from Checker(self.reader, grace=self.own.grace).run(repair=repair)
+
+
+def _described(image: Description) -> Part:
+    """A part as far as its image says, its manifest being lost."""
+    return Part(id=properties.digest(image), name=str(image["name"]), owner=image["owner"],
+                kind=str(image.get(holdings.KIND)), blob="", blob_size=0, size=0, files=0,
+                created=0)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from splitimage_driver import exceptions
 from splitimage_driver.model import properties
-from splitimage_driver.model.part import FILESET
+from splitimage_driver.model.entry import FileEntry
+from splitimage_driver.model.part import FILESET, SOFTWARE, Layer, Part, PartManifest
 from splitimage_driver.store.glance.store import GlanceStore
 from splitimage_driver.store.records import Finding
 from tests.imagerecords import Records
@@ -111,3 +113,30 @@ def test_composites_are_named_by_one_request(store: GlanceStore, alpha: Records,
     assert store.composite_names([lamp["id"], other["id"], theirs["id"], "no id"]) == {
         lamp["id"]: "lamp", other["id"]: "other"}
     assert len(glance.requests) == 1
+
+
+def test_a_part_that_lost_its_manifest_stands_in_nobodys_way(
+        store: GlanceStore, alpha: Records, glance: FakeGlance) -> None:
+    manifest = PartManifest((Layer(entries=(FileEntry(b"one", "d", 0o755),)),))
+    lost = alpha.part("apache", manifest=manifest)
+    del glance.images[properties.manifest(lost)]
+    with pytest.raises(exceptions.BadImage):
+        store.part("apache")
+    record = Part(id=manifest.digest, name="apache", kind=SOFTWARE, blob="", blob_size=0, size=0,
+                  files=1, owner="alpha", created=0)
+    assert store.add_part(record, manifest) == record
+    again = [image for image in glance.images.values()
+             if image.get("splitimage_digest") == manifest.digest]
+    assert len(again) == 2
+
+
+def test_a_part_that_lost_its_manifest_can_be_deleted(
+        store: GlanceStore, alpha: Records, glance: FakeGlance) -> None:
+    page, used = alpha.part("page", kind=FILESET), alpha.part("used")
+    alpha.composite(used=used)
+    for each in (page, used):
+        del glance.images[properties.manifest(each)]
+    store.delete_part("page")
+    assert page["id"] not in glance.images
+    with pytest.raises(exceptions.InUse, match="composite lamp"):
+        store.delete_part("used")
