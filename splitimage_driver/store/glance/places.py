@@ -128,11 +128,17 @@ class Places:
             return (self.cache.digest(holder.image) != digest,
                     holder.owner != self.reader.images.project)
 
-        def found(holder: _Holder) -> Path:
-            return self.cache.path(self.reader.shown(*holder), sha256=digest, check=(
-                None if holder.role == properties.PART else _check_disk))
+        holders = sorted(self._data[digest].values(), key=rank)
+        is_disk = any(holder.role != properties.PART for holder in holders)
 
-        return _first(sorted(self._data[digest].values(), key=rank), found)
+        def found(holder: _Holder) -> Path:
+            path = self.cache.path(self.reader.shown(*holder), sha256=digest,
+                                   check=_check_disk if is_disk else None)
+            if is_disk and holder.role == properties.PART:
+                _check_disk(path)  # what came as a part's contents was not looked into then
+            return path
+
+        return _first(holders, found)
 
     def damaged(self, digest: str) -> None:
         """The copy here is: it is fetched anew the next time."""

@@ -8,6 +8,7 @@ have members. What is shown about Glance is shown by functional tests.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import re
 import time
@@ -55,6 +56,7 @@ class FakeGlance:
     :ivar requests: that were made: method and path
     :ivar before: is called with each request; what it raises ends it
     :ivar page: of a list has so many images
+    :ivar planner: answers what is nearest to a request; None: it does not plan
     """
 
     def __init__(self) -> None:
@@ -64,6 +66,7 @@ class FakeGlance:
         self.requests: list[tuple[str, str]] = []
         self.before: Callable[[str, str], None] = lambda method, path: None
         self.page = 1000
+        self.planner: Callable[[Any], Any] | None = None
 
     def user(self, project: str, *, admin: bool = False) -> Images:
         return Images(FakeUser(self, project, admin))
@@ -204,6 +207,11 @@ class FakeUser:
             "size": None, "created_at": created, "updated_at": created, **image}
         return self.glance.images[name]
 
+    def plan(self, content: bytes, **_: Any) -> Any:
+        if self.glance.planner is None:
+            raise Refusal(404)
+        return self.glance.planner(json.loads(content))
+
     def show(self, name: str, **_: Any) -> Any:
         return self._visible(name)
 
@@ -241,7 +249,8 @@ class FakeUser:
         if image["status"] != "queued":
             raise Refusal(409, image["status"])
         self.glance.data[name] = content
-        image.update(status="active", size=len(content))
+        image.update(status="active", size=len(content), os_hash_algo="sha512",
+                     os_hash_value=hashlib.sha512(content).hexdigest())
         self._changed(image)
         return b""
 
@@ -294,6 +303,7 @@ class FakeUser:
 _ROUTES: dict[tuple[str, tuple[str, ...]], str] = {
     ("GET", ("images",)): "list",
     ("POST", ("images",)): "create",
+    ("POST", ("splitimage", "plan")): "plan",
     ("GET", ("images", "*")): "show",
     ("PATCH", ("images", "*")): "change",
     ("DELETE", ("images", "*")): "remove",
