@@ -118,8 +118,9 @@ class PlanService:
                         answers, self.identity.digest_options())
         exact = None
         if request.booted:
-            exact = self.store.find_recipe(booted(wanted), owner=self.owner)
-        exact = exact or self.store.find_recipe(wanted, owner=self.owner)
+            exact = self.store.find_recipe(booted(wanted), owner=self.owner,
+                                           composite=composite)
+        exact = exact or self.store.find_recipe(wanted, owner=self.owner, composite=composite)
         return Goal(request=request, composite=composite, parts=tuple(names), filesets=filesets,
                     answers=tuple(answers), recipe=wanted, exact=exact)
 

@@ -212,9 +212,13 @@ class Store(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def find_recipe(self, recipe: str, *, owner: str) -> Image | None:
+    def find_recipe(self, recipe: str, *, owner: str,
+                    composite: Composite | None = None) -> Image | None:
         """The exact match that ``owner`` may use: an own one, or a public one
-        of the composite's owner. Oldest first."""
+        of the composite's owner. Oldest first.
+
+        :param composite: that is asked for; None: any that made the image
+        """
 
     @abc.abstractmethod
     def touch_image(self, image_id: str) -> None:
