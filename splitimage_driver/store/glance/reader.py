@@ -143,8 +143,7 @@ class Reader:
             found = self.images.get(image)
         except exceptions.NotFound:
             return None
-        if (found.get("splitimage_role") != properties.COMPOSITE or holdings.foreign(found)
-                or not self.usable(found)):
+        if found.get("splitimage_role") != properties.COMPOSITE or not self.usable(found):
             return None
         return found
 
