@@ -101,7 +101,8 @@ def store_part(store: Store, name: str, kind: str, manifest: PartManifest, spool
     """Pack and record one part; one that is stored already is not packed
     again. All but file sets are pending until a composite refers to them."""
     pending = kind != FILESET
-    with contextlib.suppress(exceptions.NotFound):  # none, or deleted just now
+    # There is none, or it was deleted just now, or what was kept of it is damaged.
+    with contextlib.suppress(exceptions.NotFound, exceptions.BadImage, exceptions.DigestMismatch):
         known = store.part(manifest.digest, owner=owner)
         return store.add_part(known, manifest, pending=pending)
     destination = scratch / f"{name}.squashfs"
