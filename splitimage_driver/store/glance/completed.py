@@ -116,8 +116,8 @@ class CompletedImages:
                 "composite": composite.id, "parts": list(parts), "filesets": list(filesets),
                 "limit": limit})
             ids = None if answer is None else [
-                str(each["image"]) for each in answer["candidates"]
-                if each["image"] != composite.id]
+                each["image"] for each in answer["candidates"]
+                if each["image"] != composite.id and _ID.match(each["image"])]
         except (exceptions.SplitImageError, KeyError, TypeError) as error:
             LOG.warning("the image service cannot plan, doing so here: %s", error)
             ids = None
@@ -155,15 +155,28 @@ class CompletedImages:
         return saved
 
     def touch(self, name: str) -> None:
+        """Note that it was used now, if it is an own one.
+
+        :raises NotFound: it is gone
+        """
         image = self.images.get(name)
-        if image["owner"] == self.project:
+        if image["owner"] != self.project:
+            return
+        try:
             self.images.update(name, {"splitimage_used": properties.used(time.time())},
                                known=image)
+        except (exceptions.AlreadyExists, exceptions.NotPermitted) as error:
+            # Two at once, or one who may only read: no reason not to use it.
+            LOG.info("cannot note that image %s was used: %s", name, error)
 
     # -- deleted ----------------------------------------------------------------------------
 
     def delete(self, image: Image) -> None:
-        """:raises InUse: a server of this host runs on it"""
+        """:raises InUse: a server of this host runs on it
+        :raises NotFound: it is no own one
+        """
+        if image.owner != self.project:
+            raise exceptions.NotFound(kind="image", name=image.id, where=self.images.where)
         users = self._users(image)
         if users:
             raise exceptions.InUse(kind="image", name=image.name, users=", ".join(users[:10]))
