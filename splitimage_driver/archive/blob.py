@@ -28,16 +28,18 @@ LOG = logging.getLogger(__name__)
 PADDING = CONTENT.partition(b"/")[0] + b"/padding"
 BLOCK = 128 << 10
 _ATTEMPTS = 8
+#: The last second of squashfs.
+_LAST = 2**32 - 1
 # A tree of 786 MB on two cores: level 3 takes 2.9 s for 220 MB, level 9 6.6 s
 # for 208 MB, level 15 (the tool's own choice) 43 s for 196 MB.
 _OPTIONS = ("-tar", "-noappend", "-comp", "zstd", "-Xcompression-level", "9",
-            "-b", str(BLOCK), "-mkfs-time", "0", "-root-time", "0", "-root-mode", "755",
+            "-b", str(BLOCK), "-root-mode", "755",
             "-root-uid", "0", "-root-gid", "0", "-no-progress", "-quiet", "-exit-on-error")
 
 
-def build(destination: Path, fill: Callable[[TarWriter], None]) -> None:
+def build(destination: Path, fill: Callable[[TarWriter], None], *, newest: int) -> None:
     """Write a blob. The same members in the same order give the same bytes
-    with the same squashfs-tools and libzstd.
+    with the same squashfs-tools and libzstd, unless one is dated in the future.
 
     Glance refuses for ever what looks like another format (one blob in
     65,536 has a boot record's mark at byte 510); such a blob is built again
@@ -46,15 +48,19 @@ def build(destination: Path, fill: Callable[[TarWriter], None]) -> None:
     :param destination: put in place of what is there; on its parent
         directory nothing else is written
     :param fill: adds the members; called again when the blob is rebuilt
+    :param newest: time of the newest member in ns: what mksquashfs would date by
+        the clock has this time
     :raises ToolMissing: squashfs-tools are not installed
     :raises ToolFailed: mksquashfs failed, e.g. for want of space
     """
+    # It also is the latest of all times. -root-time has no effect with -tar.
+    epoch = min(max(newest // 10**9, 0), _LAST)
     for attempt in range(_ATTEMPTS):
         destination.unlink(missing_ok=True)
         try:
             # sqfstar 4.5.1 is the same program, but takes no level (its issue 191)
-            with process.writing(["mksquashfs", "-", destination.absolute(),
-                                  *_OPTIONS]) as stream:
+            with process.writing(["mksquashfs", "-", destination.absolute(), *_OPTIONS],
+                                 env={"SOURCE_DATE_EPOCH": str(epoch)}) as stream:
                 # it fails over some sparse members, and finds holes itself
                 archive = TarWriter(stream, holes=False)
                 if attempt:

@@ -91,7 +91,7 @@ def build_blob(manifest: PartManifest, spool: Spool, destination: Path) -> bool:
 
     if not any(e.is_file and e.size for _, e in manifest.entries()):
         return False
-    blob.build(destination, fill)
+    blob.build(destination, fill, newest=max(e.mtime for _, e in manifest.entries()))
     return True
 
 

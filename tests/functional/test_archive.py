@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import socket
@@ -16,7 +17,7 @@ from splitimage_driver import exceptions
 from splitimage_driver.archive import acl, blob
 from splitimage_driver.archive.tree import BlobTree, DirTree, TarTree, Tree, open_tree
 from splitimage_driver.archive.writer import TarWriter
-from splitimage_driver.model.entry import FileEntry
+from splitimage_driver.model.entry import FILE, FileEntry
 from splitimage_driver.model.manifest import Manifest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="device nodes need root")
@@ -193,9 +194,9 @@ def test_archives_of_real_tar(source: Path, manifest: Manifest, tmp_path: Path, 
 
 
 def test_a_blob_holds_what_squashfs_can(source: Path, manifest: Manifest, tmp_path: Path) -> None:
-    fill = filler(DirTree(source), manifest)
-    blob.build(tmp_path / "one", fill)
-    blob.build(tmp_path / "two", fill)
+    fill, newest = filler(DirTree(source), manifest), max(e.mtime for e in manifest)
+    blob.build(tmp_path / "one", fill, newest=newest)
+    blob.build(tmp_path / "two", fill, newest=newest)
     assert blob.digest(tmp_path / "one") == blob.digest(tmp_path / "two")
     tree = open_tree(tmp_path / "one")
     assert isinstance(tree, BlobTree)
@@ -214,9 +215,20 @@ def test_a_blob_holds_what_squashfs_can(source: Path, manifest: Manifest, tmp_pa
         p: manifest.by_path[p].sha256 for p in apart}
 
 
+def test_nothing_of_a_blob_is_dated_by_the_clock(tmp_path: Path) -> None:
+    """Neither its root nor directories that it is not told of."""
+    then = 1_600_000_000 * 10**9
+    blob.build(tmp_path / "b", lambda writer: writer.add(
+        FileEntry(b"a/b/c", FILE, 0o644, size=1, mtime=then), io.BytesIO(b"x")), newest=then)
+    listed = subprocess.run(["unsquashfs", "-lln", tmp_path / "b"], check=True, text=True,
+                            capture_output=True).stdout.splitlines()
+    assert len(listed) == 4
+    assert all(" 2020-09-13 " in line for line in listed), listed
+
+
 def test_contents_of_a_blob_come_in_one_pass_under_their_names(
         source: Path, manifest: Manifest, tmp_path: Path) -> None:
-    blob.build(tmp_path / "b", filler(DirTree(source), manifest))
+    blob.build(tmp_path / "b", filler(DirTree(source), manifest), newest=0)
     wanted = {b"m/two", b"0first", LONG, b"bad\xff\xfe", b"empty", b"sparse", b"no such"}
     expected = DirTree(source).read(wanted)
     assert len(expected) == 6
@@ -242,7 +254,7 @@ def test_a_blob_that_looks_like_a_boot_record_is_built_again(
 
     def build() -> bytes:
         (tmp_path / "tree" / "f").write_bytes(content)
-        blob.build(tmp_path / "b", filler(tree, tree.manifest()))
+        blob.build(tmp_path / "b", filler(tree, tree.manifest()), newest=0)
         return (tmp_path / "b").read_bytes()
 
     mark = 510 - build().index(content[:64])
@@ -257,14 +269,14 @@ def test_a_blob_that_looks_like_a_boot_record_is_built_again(
 
 def test_a_full_disk_or_a_missing_place_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(exceptions.ToolFailed, match="mksquashfs"):
-        blob.build(tmp_path / "nowhere" / "b", lambda writer: None)
+        blob.build(tmp_path / "nowhere" / "b", lambda writer: None, newest=0)
 
 
 def test_damaged_blobs(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "f").write_bytes(os.urandom(1 << 20))
     tree = DirTree(tmp_path / "tree")
-    blob.build(tmp_path / "b", filler(tree, tree.manifest()))
+    blob.build(tmp_path / "b", filler(tree, tree.manifest()), newest=0)
     whole = (tmp_path / "b").read_bytes()
     for name, data in (("cut", whole[:len(whole) // 2]), ("head", whole[:96]),
                        ("table", whole[:64] + b"\xff" * 32 + whole[96:])):

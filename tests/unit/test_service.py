@@ -434,7 +434,8 @@ def test_a_file_set_is_its_owners_and_roots(world: World, tmp_path: Path,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "set" / "srv").mkdir(parents=True)
     (tmp_path / "set" / "srv" / "page").write_bytes(b"<?php")
-    monkeypatch.setattr(pack.blob, "build", lambda destination, fill: destination.write_text("b"))
+    monkeypatch.setattr(pack.blob, "build",
+                        lambda destination, fill, newest: destination.write_text("b"))
     part = world.service("you").create_part("page", tmp_path / "set")
     assert (part.kind, part.owner, part.size) == (parts_.FILESET, "you", 5)
     found = list(world.store.part_manifest(part.id).entries())

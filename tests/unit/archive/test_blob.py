@@ -23,8 +23,8 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[object]]:
     seen: list[list[object]] = []
 
     @contextlib.contextmanager
-    def writing(argv: list[object]) -> Iterator[io.BytesIO]:
-        seen.append(argv)
+    def writing(argv: list[object], env: dict[str, str]) -> Iterator[io.BytesIO]:
+        seen.append([*argv, env])
         stream = io.BytesIO()
         yield stream
         Path(str(argv[2])).write_bytes(stream.getvalue())
@@ -39,17 +39,25 @@ def fill(writer: TarWriter) -> None:
 
 def test_a_blob_is_built_once_if_nothing_is_wrong(tmp_path: Path,
                                                   commands: list[list[object]]) -> None:
-    blob.build(tmp_path / "b", fill)
+    blob.build(tmp_path / "b", fill, newest=1_600_000_000_123_456_789)
     [argv] = commands
     assert argv[:3] == ["mksquashfs", "-", tmp_path / "b"]
+    assert argv[-1] == {"SOURCE_DATE_EPOCH": "1600000000"}
     assert [e.path for e in TarTree(tmp_path / "b").manifest()] == [b"f"]
+
+
+@pytest.mark.parametrize(("newest", "epoch"), [(-5, "0"), (2**33 * 10**9, str(2**32 - 1))])
+def test_a_time_that_squashfs_does_not_know(tmp_path: Path, commands: list[list[object]],
+                                            newest: int, epoch: str) -> None:
+    blob.build(tmp_path / "b", fill, newest=newest)
+    assert commands[0][-1] == {"SOURCE_DATE_EPOCH": epoch}
 
 
 def test_what_looks_like_a_boot_record_is_padded(tmp_path: Path, commands: list[list[object]],
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter(["gpt", "gpt", "raw"])
     monkeypatch.setattr(blob, "_format", lambda _: next(answers))
-    blob.build(tmp_path / "b", fill)
+    blob.build(tmp_path / "b", fill, newest=0)
     assert len(commands) == 3
     first, *_ = TarTree(tmp_path / "b").members()
     assert (first.entry.path, first.entry.size) == (blob.PADDING, blob.BLOCK)
@@ -67,7 +75,7 @@ def test_it_gives_up_with_an_error(tmp_path: Path, commands: list[list[object]],
                                    monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blob, "_format", lambda _: "gpt")
     with pytest.raises(exceptions.Unsupported, match="looks like gpt"):
-        blob.build(tmp_path / "b", fill)
+        blob.build(tmp_path / "b", fill, newest=0)
     assert not (tmp_path / "b").exists()
 
 
@@ -78,7 +86,7 @@ def test_nothing_is_left_behind_when_filling_fails(tmp_path: Path,
         writer.add(FileEntry(b"f", "f", 0o644, size=3), io.BytesIO(b"ab"))
 
     with pytest.raises(exceptions.DigestMismatch):
-        blob.build(tmp_path / "b", spoil)
+        blob.build(tmp_path / "b", spoil, newest=0)
     assert list(tmp_path.iterdir()) == []
 
 

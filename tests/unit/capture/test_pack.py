@@ -37,7 +37,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Blobs are tar files here, to look into; squashfs needs a process."""
     made: list[Path] = []
 
-    def build(destination: Path, fill: Fill) -> None:
+    def build(destination: Path, fill: Fill, *, newest: int) -> None:
+        assert newest >= 0
         with destination.open("wb") as out:
             tar = TarWriter(out)
             fill(tar)
