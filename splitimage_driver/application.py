@@ -47,7 +47,7 @@ class Application:
         self._driver = GLANCE if cloud or connection else self.conf.store.driver
         self._project, self._connection, self._cloud = project, connection, None
         home = Path(os.environ.get(STORE) or self.conf.store.path or _default())
-        if self._driver == GLANCE:
+        if self.in_cloud:
             self._cloud = cloud or (None if connection else self.conf.glance.cloud
                                     or os.environ.get(CLOUD))
             if project:
@@ -70,6 +70,10 @@ class Application:
         """Who acts."""
         return self.store.project or self._project or str(self.conf.store.project)
 
+    @property
+    def in_cloud(self) -> bool:
+        return self._driver == GLANCE
+
     def close(self) -> None:
         if "store" in vars(self):
             self.store.close()
@@ -79,7 +83,7 @@ class Application:
 
         :raises InvalidInput: this store is no image service
         """
-        if self._driver != GLANCE:
+        if not self.in_cloud:
             raise exceptions.InvalidInput(
                 what=f"--image-store {name}", reason="it names a store of an image service, and "
                 f"this store is {self._driver}")

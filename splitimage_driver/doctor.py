@@ -125,6 +125,17 @@ def _readable(path: Path, whose: str) -> Path:
 
 # -- the checks -------------------------------------------------------------------
 
+def cloud(ask: Callable[[], str]) -> Check:
+    """Whether a cloud can be used.
+
+    :param ask: asks it something, and tells what answered
+    """
+    try:
+        return Check(name="cloud", ok=True, detail=ask())
+    except exceptions.SplitImageError as error:
+        return Check(name="cloud", ok=False, detail=str(error), mend=error.advice)
+
+
 def _python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
     return Check(name="python", ok=sys.version_info >= PYTHON, detail=found,

@@ -20,6 +20,7 @@ class Doctor(base.Lister):
     """Check what this host needs, and say how to mend what is missing.
 
     Ends with 1 if something fails; a warning means slower, or not for long.
+    With a cloud, log in there and ask its image service, too.
     """
 
     examples = ("doctor", "doctor -f json")
@@ -31,6 +32,8 @@ class Doctor(base.Lister):
     def records(self, parsed_args: argparse.Namespace) -> Iterable[Check]:
         from splitimage_driver import doctor
         found = list(doctor.checks(self.application.conf, self.application.path))
+        if self.application.in_cloud:
+            found.append(doctor.cloud(lambda: self.application.store.greet()))
         if any(check.ok is False for check in found):
             self.status = FAILED
         return found

@@ -47,7 +47,7 @@ def part(application: Application, given: str, *, kind: str | None = None) -> Pa
 
 
 def composite(application: Application, given: str) -> Composite:
-    """An own or public composite.
+    """One that the project may use.
 
     :raises NotFound:
     """

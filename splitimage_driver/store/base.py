@@ -60,6 +60,13 @@ class Store(abc.ABC):
     def opened(cls, opening: Opening) -> Self:
         """The store, ready for use."""
 
+    def greet(self) -> str:
+        """What answers here, for people; it has been asked something small.
+
+        :raises SplitImageError: it cannot be used
+        """
+        return self.location
+
     # -- objects --------------------------------------------------------------
 
     @abc.abstractmethod

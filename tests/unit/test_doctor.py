@@ -211,3 +211,15 @@ def test_only_the_group_kvm_is_to_be_joined(
     monkeypatch.setattr(doctor.os, "getgid", lambda: 1000)
     monkeypatch.setattr(doctor.os, "getgroups", lambda: groups)
     assert mend in doctor._kvm_group().mend
+
+
+def test_a_cloud_answers_or_says_why_not() -> None:
+    assert doctor.cloud(lambda: "project x of cloud y") == doctor.Check(
+        name="cloud", ok=True, detail="project x of cloud y")
+
+    def refused() -> str:
+        raise exceptions.NotPermitted(where="cloud y", what="log in", reason="wrong password")
+
+    check = doctor.cloud(refused)
+    assert (check.ok, check.detail) == (False, "cloud y does not permit to log in: wrong password")
+    assert "log in as somebody" in check.mend

@@ -16,5 +16,5 @@ class ListComposites(base.Lister):
     columns = views.COMPOSITES
 
     def records(self, parsed_args: argparse.Namespace) -> Iterable[Any]:
-        return [c for c in self.application.store.composites()
-                if c.public or c.owner == self.application.project]
+        store, project = self.application.store, self.application.project
+        return [c for c in store.composites() if store.usable(c, project)]

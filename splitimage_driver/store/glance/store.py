@@ -83,6 +83,10 @@ class GlanceStore(HostStore):
         return cls(opening.path, opening.options, own=own, transport=transport,
                    retention=opening.retention, max_parallel=opening.max_parallel)
 
+    def greet(self) -> str:
+        next(self.images_api.list(limit="1"), None)
+        return f"project {self.project} of {self.location}"
+
     def close(self) -> None:
         try:
             self._drop_brought()

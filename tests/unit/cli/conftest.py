@@ -40,6 +40,7 @@ def application(tmp_path: Path) -> Any:
     store.composite_names.return_value = {}
     store.part.side_effect = exceptions.NotFound(kind="part", name="it", where="/store")
     store.parts.return_value = []
+    store.usable.side_effect = functools.partial(Store.usable, store)
     store.images.return_value = []
     images = mock.create_autospec(ImageService, instance=True)
     images.plans = mock.create_autospec(PlanService, instance=True)
@@ -49,6 +50,7 @@ def application(tmp_path: Path) -> Any:
         servers=mock.create_autospec(ServerService, instance=True),
         batches=mock.create_autospec(BatchService, instance=True),
         project="default", path=tmp_path, conf=mock.sentinel.conf, opened=[], close=mock.Mock(),
+        in_cloud=False,
         choose_image_store=mock.Mock())
 
 

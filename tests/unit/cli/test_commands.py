@@ -656,6 +656,19 @@ def test_a_check_ends_with_its_verdict(kinds: tuple[str, ...], status: int, run:
     application.store.check.assert_called_once_with(repair=True)
 
 
+def test_the_doctor_asks_the_cloud(run: Run, application: Any,
+                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splitimage_driver.doctor.checks", lambda *_: [])
+    application.in_cloud = True
+    application.store.greet.side_effect = ["project x",
+                                           exceptions.CloudUnreachable(where="it", reason="no")]
+    [good] = json.loads(run("doctor", "-f", "json").out)
+    assert (good["check"], good["state"], good["found"]) == ("cloud", "ok", "project x")
+    done = run("doctor", "-f", "json")
+    assert done.status == 1
+    assert json.loads(done.out)[0]["found"] == "it does not answer: no"
+
+
 @pytest.mark.parametrize(("ok", "state", "status"), [
     (True, "ok", 0), (None, "warning", 0), (False, "FAILED", 1)])
 def test_the_doctor_says_what_to_do(ok: bool | None, state: str, status: int, run: Run,
