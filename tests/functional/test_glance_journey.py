@@ -127,8 +127,8 @@ def test_by_ordinary_commands_only(cloud: TestCloud, alpha: Alpha, tmp_path: Pat
     # What the ordinary client downloads is to the byte what the records name.
     assert sha256(alpha, image["id"], tmp_path / "base") == shown["base"]
     assert sha256(alpha, completed["id"], tmp_path / "completed") == completed["disk"]
-    parts = {part["id"]: part for part in alpha(*there, "splitimage", "part", "list", "--all", "--long",
-                                                "-f", "json").json}
+    parts = {part["id"]: part for part in alpha(*there, "splitimage", "part", "list", "--all",
+                                                "--long", "-f", "json").json}
     for part, (place, digest) in links.items():
         assert sha256(alpha, place, tmp_path / part) == parts[digest]["blob"]
 
