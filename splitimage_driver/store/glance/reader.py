@@ -86,9 +86,13 @@ class Reader:
                 known = self.images.get(image)
             except exceptions.NotFound as error:
                 raise self._absent(image, role) from error
-            self._shown[image] = known
+            if known.get("status") == api.ACTIVE:
+                self._shown[image] = known
         if known.get("owner") != owner or properties.role(known) != role:
             raise self._absent(image, role)
+        if known.get("status") != api.ACTIVE:
+            # Its data may be here; whoever has deactivated it wants no use of them.
+            raise exceptions.BadImage(image=image, reason=f"it is {known.get('status')}")
         return known
 
     @staticmethod
@@ -101,8 +105,8 @@ class Reader:
         asked for one by one; what is none, or not visible, is left out."""
         wanted = sorted({str(each) for each in ids if _ID.match(str(each))} - self._shown.keys())
         for start in range(0, len(wanted), _CHUNK):
-            self._shown |= {each["id"]: each for each in self.images.list(
-                hidden=True, id="in:" + ",".join(wanted[start:start + _CHUNK]))}
+            self._shown |= {each["id"]: each for each in self._list(
+                True, id="in:" + ",".join(wanted[start:start + _CHUNK]))}
 
     def forget(self, image: str) -> None:
         """It was changed or deleted."""
@@ -173,8 +177,8 @@ class Reader:
         """Active images. A filter is the server's, and its letters may have no
         case there: what decides is what they say."""
         return [each for each in self.images.list(hidden=hidden, status=api.ACTIVE, **filters)
-                if all(each.get(name) == value for name, value in filters.items())
-                and not holdings.foreign(each)]
+                if all(each.get(name) == value for name, value in filters.items()
+                       if not value.startswith("in:")) and not holdings.foreign(each)]
 
     def all_composites(self) -> list[Known]:
         """Own and public ones; what cannot be read is left out."""

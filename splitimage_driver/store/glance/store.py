@@ -117,12 +117,13 @@ class GlanceStore(HostStore):
         raise exceptions.NotFound(kind="object", name=digest, where=self.location)
 
     def _ours(self, digest: str) -> bool:
-        """Whether this session stored it, or a server of this host runs on it:
-        that somebody else's copy is here is no reason to give it away."""
+        """Whether this session stored it, or a server of this project on this
+        host runs on it: that somebody else's copy is here is no reason to give
+        it away."""
         return bool(self._database.query(
             "SELECT 1 FROM leases WHERE session = ? AND reason = ? AND digest = ?"
-            " UNION ALL SELECT 1 FROM uses WHERE kind = 'server' AND digest = ?",
-            self._session.name, ADOPTED, digest, digest))
+            " UNION ALL SELECT 1 FROM uses WHERE kind = 'server' AND owner = ? AND digest = ?",
+            self._session.name, ADOPTED, digest, self.project, digest))
 
     def is_local(self, digest: str) -> bool:
         return (self._ours(digest) and super().is_local(digest)) or (

@@ -327,6 +327,20 @@ def test_an_image_that_was_shown_is_not_asked_for_again(reader: Reader, alpha: R
         reader.shown(held, properties.MANIFEST, "alpha")
 
 
+@pytest.mark.parametrize("status", ["queued", "saving", "deactivated"])
+def test_an_image_that_is_not_active_is_refused_as_long_as_it_is_not(
+        reader: Reader, lamp: Description, glance: FakeGlance, status: str) -> None:
+    """Also where its data are on this host."""
+    held = properties.manifest(lamp)
+    glance.images[held]["status"] = status
+    for look in (lambda: None, lambda: reader.look([held])):
+        look()
+        with pytest.raises(exceptions.BadImage, match=f"it is {status}"):
+            reader.shown(held, properties.MANIFEST, "alpha")
+    glance.images[held]["status"] = "active"
+    assert reader.shown(held, properties.MANIFEST, "alpha")["id"] == held
+
+
 def test_manifests_in_memory_are_bounded_by_their_bytes(
         reader: Reader, alpha: Records, glance: FakeGlance,
         monkeypatch: pytest.MonkeyPatch) -> None:
