@@ -93,7 +93,7 @@ class ImageService:
             return capture.run(name, gold, onto=composite, renumber=renumber)
 
     def _not_yet(self, name: str) -> None:
-        if any(c.name == name for c in self.store.composites()):
+        if self.store.taken(name):
             raise exceptions.AlreadyExists(kind="composite", name=name,
                                            where=self.store.location)
 

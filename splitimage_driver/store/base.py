@@ -162,6 +162,10 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def composites(self) -> list[Composite]: ...
 
+    def taken(self, name: str) -> bool:
+        """Whether no new composite can have that name."""
+        return any(composite.name == name for composite in self.composites())
+
     def composite_names(self, ids: Iterable[str]) -> dict[str, str]:
         """Names by id, as far as there are such composites."""
         found = {}

@@ -132,15 +132,18 @@ class Reader:
     def composite(self, name_or_id: str) -> Known:
         """:raises NotFound: none that this project may use
         :raises InvalidInput: several have that name
+        :raises BadImage: it is not as this project writes it
         """
+        return self.known(self.found(name_or_id))
+
+    def found(self, name_or_id: str) -> Description:
+        """Its description, whether or not the rest of it can be read."""
         found = self._by_id(name_or_id) if _ID.match(name_or_id) else None
         found = found or self._by_name(name_or_id)
         if found is None:
-            raise self._no_composite(name_or_id)
-        return self.known(found)
-
-    def _no_composite(self, name: str) -> exceptions.NotFound:
-        return exceptions.NotFound(kind="composite", name=name, where=self.images.where)
+            raise exceptions.NotFound(kind="composite", name=name_or_id,
+                                      where=self.images.where)
+        return found
 
     def _by_id(self, image: str) -> Description | None:
         try:

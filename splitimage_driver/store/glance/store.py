@@ -254,8 +254,10 @@ class GlanceStore(HostStore):
         with self._database.reading() as connection:
             users = self._tables.users_of_part(connection, part)
         names = {image["id"] for image in images}
-        users += [f"composite {each['name']}" for each in self.reader.described(owner=self.project)
-                  if names & holdings.parts_of(each)]
+        # Also of those that are hidden, or deactivated for now.
+        users += [f"composite {each['name']}" for each in holdings.of_role(
+            self.images_api, properties.COMPOSITE, self.project)
+            if names & holdings.parts_of(each)]
         users += [f"image {each.name}" for each in self.images(owner=self.project)
                   if part.id in each.filesets]
         if users:
@@ -286,8 +288,11 @@ class GlanceStore(HostStore):
             self._publish_access(saved, public=composite.public)
         return saved
 
+    def taken(self, name: str) -> bool:
+        return bool(self.reader.described(name=name, owner=self.project))
+
     def _free(self, name: str) -> None:
-        if self.reader.described(name=name, owner=self.project):
+        if self.taken(name):
             raise exceptions.AlreadyExists(kind="composite", name=name, where=self.location)
 
     def _replace(self, composite: Composite, known: Known, tree: bytes, links: Links,
@@ -325,9 +330,12 @@ class GlanceStore(HostStore):
         restore = self.part(composite.restore, owner=composite.owner)
         found = {name: Link(self._arrived(part), part.id) for name, part in parts.items()}
         links = Links(found, Link(self._arrived(restore), restore.id))
-        # What was there before may have gone.
-        self.reader.map(self.images_api.get, {link.image for link in (
-            *links.parts.values(), links.restore)} - self._brought.keys())
+        # A collector may have taken what was there before, or was long on its way.
+        wanted = {link.image for link in (*links.parts.values(), links.restore)}
+        gone = wanted - holdings.named(self.images_api, wanted, self.project).keys()
+        if gone:
+            raise exceptions.NotFound(kind="part", name=", ".join(sorted(gone)),
+                                      where=self.location)
         return links, tuple({part.id: part for part in (*parts.values(), restore)}.values())
 
     def composite(self, name_or_id: str) -> Composite:
@@ -349,19 +357,19 @@ class GlanceStore(HostStore):
         return True  # only such ones are found
 
     def delete_composite(self, name_or_id: str, *, parts: bool = False) -> None:
-        known = self.reader.composite(name_or_id)
-        composite = known.composite
-        if composite.owner != self.project:
+        composite = self.reader.found(name_or_id)  # a damaged one can be deleted, too
+        name, image = str(composite["name"]), composite["id"]
+        if composite["owner"] != self.project:
             raise exceptions.NotFound(kind="composite", name=name_or_id, where=self.location)
-        users = [f"image {image.name}" for image in self.images(composite=composite.id)
-                 if image.owner == self.project]
+        users = [f"image {each.name}" for each, _ in self.reader.completed(
+            self.project, splitimage_composite=image)]
         users += [f"server {server.name}" for server in self.servers()
-                  if server.composite in (composite.id, composite.name)]
+                  if server.composite in (image, name)]
         if users:
-            raise self._in_use("composite", composite.name, users)
-        self.images_api.delete(composite.id)
-        self.places.forget(composite.id)
-        access.reconcile(self.images_api, composite.id, last=known.image)
+            raise self._in_use("composite", name, users)
+        self.images_api.delete(image)
+        self.places.forget(image)
+        access.reconcile(self.images_api, image, last=composite)
 
     # -- completed images -------------------------------------------------------------------
 
