@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import argparse
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -72,13 +73,12 @@ class _Common(command.Command):
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         try:
-            return super().run(parsed_args)
+            with contextlib.closing(self.session):
+                return super().run(parsed_args)
         except BrokenPipeError:
             raise
         except (Exception, KeyboardInterrupt) as error:
             return self.tell(error)
-        finally:
-            self.session.close()
 
     def tell(self, error: BaseException) -> int:
         """Print an error; returns the exit code."""

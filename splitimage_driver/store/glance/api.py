@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import threading
 import urllib.parse
 import uuid
 from collections.abc import Iterator, Mapping
@@ -80,10 +81,14 @@ class Passing(Exception):
 
 
 class Images:
-    """:param transport: who asks whom"""
+    """:param transport: who asks whom
+
+    :ivar stopping: once it is set, transfers end at their next piece
+    """
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
+        self.stopping = threading.Event()
 
     @property
     def project(self) -> str:

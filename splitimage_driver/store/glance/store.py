@@ -88,6 +88,9 @@ class GlanceStore(HostStore):
         return f"project {self.project} of {self.location}"
 
     def close(self) -> None:
+        # What is still on its way is wanted no more: somebody may be waiting
+        # for a command to end that he has interrupted.
+        self.images_api.stopping.set()
         try:
             self._drop_brought()
         finally:

@@ -33,14 +33,17 @@ _KNOWN = ("sha512", "sha256", "sha384", "blake2b")
 class _Reading(io.RawIOBase):
     """A file on its way up: hashed and counted as it is read."""
 
-    def __init__(self, content: io.BufferedReader, size: int, operation: Operation) -> None:
+    def __init__(self, content: io.BufferedReader, size: int, operation: Operation,
+                 images: Images) -> None:
         self._content, self._size, self._operation = content, size, operation
+        self._images = images
         self.hash = hashlib.sha512()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        _go_on(self._images)
         count = self._content.readinto(buffer)
         self.hash.update(memoryview(buffer)[:count])
         self._operation.advance(count)
@@ -48,6 +51,11 @@ class _Reading(io.RawIOBase):
 
     def __len__(self) -> int:
         return self._size
+
+
+def _go_on(images: Images) -> None:
+    if images.stopping.is_set():
+        raise exceptions.Cancelled(what="the transfer")
 
 
 class Interrupted(Exception):
@@ -60,6 +68,7 @@ def upload(images: Images, image: str, path: Path, *, store: str = "") -> Descri
 
     :param store: of Glance's; "": its default one
     :returns: its description
+    :raises Cancelled: see :attr:`Images.stopping`
     :raises Interrupted: another record is needed
     :raises DigestMismatch: Glance has stored something else
     :raises QuotaExceeded: :raises CloudFailed: :raises CloudUnreachable:
@@ -69,7 +78,7 @@ def upload(images: Images, image: str, path: Path, *, store: str = "") -> Descri
     while True:
         try:
             with path.open("rb") as content, Operation("upload", size, subject=image) as operation:
-                reading = _Reading(content, size, operation)
+                reading = _Reading(content, size, operation, images)
                 images.put(image, reading, store=store)  # type: ignore[arg-type]
             return _stored(images.get(image), path, reading.hash.hexdigest())
         except (exceptions.AlreadyExists, exceptions.NotFound) as error:
@@ -157,6 +166,7 @@ def download(images: Images, image: Mapping[str, Any], destination: Path, *,
             before = file.tell()
             try:
                 for piece in _pieces(images, image["id"], file.tell()):
+                    _go_on(images)
                     if limit is not None and file.tell() + len(piece) > limit:
                         raise exceptions.TooLarge(what=f"image {image['id']}", unit="bytes",
                                                   size=file.tell() + len(piece), limit=limit,
