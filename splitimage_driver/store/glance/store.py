@@ -99,8 +99,9 @@ class GlanceStore(HostStore):
 
     def _drop_brought(self) -> None:
         """Parts whose composite did not come about."""
-        for future in self._rising.values():
-            if not future.cancel() and future.exception() is None:
+        begun = [future for future in self._rising.values() if not future.cancel()]
+        for future in begun:
+            if future.exception() is None:
                 image = future.result()
                 self._brought[image["id"]] = image
         self._rising.clear()
@@ -286,7 +287,7 @@ class GlanceStore(HostStore):
                                              super().path(composite.base.disk))
             self.cache.keep(image["id"], composite.base.disk)
             saved = self.places.learn_composite(self.reader.composite(image["id"]))
-        self._brought.clear()
+        self._settle(links)
         if composite.public or (known and known.image["visibility"] != "private"):
             self._publish_access(saved, public=composite.public)
         return saved
@@ -323,8 +324,13 @@ class GlanceStore(HostStore):
         links, parts = self._links(composite)
         found = self.publisher.describe(composite, self._tree(composite.base.manifest), links,
                                         parts)
-        self._brought.clear()
+        self._settle(links)
         return found
+
+    def _settle(self, links: Links) -> None:
+        """These parts do not go again with this session."""
+        for link in (*links.parts.values(), links.restore):
+            self._brought.pop(link.image, None)
 
     def _links(self, composite: Composite) -> tuple[Links, tuple[Part, ...]]:
         """Where all its parts are, once they are complete; and their records."""
