@@ -273,3 +273,17 @@ def test_what_is_refused_is_not_tried_again(content: Path, status: int,
     with pytest.raises(error):
         transfer.upload(cloud.images, ID, content)
     assert len(cloud.requests) == 1
+
+
+# -- no more ------------------------------------------------------------------------
+
+
+def test_what_is_wanted_no_more_ends_at_its_next_piece(tmp_path: Path, content: Path) -> None:
+    """It is not tried again."""
+    scripted = Scripted(whole)
+    images = scripted.images
+    images.stopping.set()
+    with pytest.raises(exceptions.Cancelled):
+        transfer.download(images, image(), tmp_path / "file")
+    with pytest.raises(exceptions.Cancelled):
+        transfer.upload(images, ID, content)
