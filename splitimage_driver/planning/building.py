@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from splitimage_driver.planning.kernels import BITS, BLOCK, WINDOW, Segment
+from splitimage_driver.planning.records import BITS, WINDOW, WORD, Segment
+
+#: An element that one document of so many has, or more, gets a bit for each;
+#: that takes no more than twice the room of postings.
+_DENSE = 64
 
 
 @njit(cache=True)
@@ -33,14 +37,17 @@ def _reorder(start, rows, order, new_start, new_rows):  # type: ignore[no-untype
 
 
 @njit(cache=True)
-def _post(start, rows, bit, posting, postings):  # type: ignore[no-untyped-def]
+def _post(start, rows, dense, bits, posting, postings):  # type: ignore[no-untyped-def]
     """Counting sort by element; documents come in order."""
     for document in range(len(start) - 1):
         for at in range(start[document], start[document + 1]):
             element = rows[at]
-            if bit[element] < 0:
+            if dense[element] < 0:
                 postings[posting[element]] = document
                 posting[element] += 1
+            else:
+                bits[dense[element], document // WORD] |= (
+                    np.uint64(1) << np.uint64(document % WORD))
     for element in range(len(posting) - 1, 0, -1):
         posting[element] = posting[element - 1]
     posting[0] = 0
@@ -67,28 +74,34 @@ def build(start: np.ndarray, rows: np.ndarray, files: np.ndarray, sizes: np.ndar
     rare_size = np.zeros(documents, dtype=np.int64)
     _sign(start, rows, bit, files, sizes, signature, rare_count, rare_size)
     order = np.argsort(signature, kind="stable")
+    count, size = _totals(start, rows, files, sizes)
+    load = count / max(1.0, count.mean()) + size / max(1.0, size.mean())
+    order = order[np.lexsort((load[order], np.arange(documents) // WINDOW))]
     new_start, new_rows = np.empty_like(start), np.empty_like(rows)
     _reorder(start, rows, order, new_start, new_rows)
-    often[top] = 0
+    common = np.flatnonzero(often * _DENSE >= max(1, documents))
+    dense = np.full(known, -1, dtype=np.int32)
+    dense[common] = np.arange(len(common))
+    bits = np.zeros((len(common), -(-documents // WORD)), dtype=np.uint64)
+    lengths = often.copy()
+    lengths[common] = 0
     posting = np.zeros(known + 1, dtype=np.int64)
-    np.cumsum(often, out=posting[1:])
+    np.cumsum(lengths, out=posting[1:])
     postings = np.empty(int(posting[-1]), dtype=np.uint32)
-    _post(new_start, new_rows, bit, posting, postings)
+    _post(new_start, new_rows, dense, bits, posting, postings)
     signature, rare_count, rare_size = signature[order], rare_count[order], rare_size[order]
-    count, size = _totals(new_start, new_rows, files, sizes)
-
-    def reduced(step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        cuts = np.arange(0, documents, step)
-        return (_split(np.bitwise_or.reduceat(signature, cuts)),
-                _split(np.bitwise_and.reduceat(signature, cuts)),
-                np.minimum.reduceat(rare_count, cuts).astype(np.float64),
-                np.minimum.reduceat(rare_size, cuts).astype(np.float64))
-
-    blocks, windows = reduced(BLOCK), reduced(WINDOW)
+    count, size = count[order], size[order]
+    words, windows = np.arange(0, documents, WORD), np.arange(0, documents, WINDOW)
     segment = Segment(new_start, new_rows, count, size, rare_count, rare_size, fetch[order],
-                      alive[order], _split(signature), bit, posting, postings,
-                      *blocks, *windows, int(count.max(initial=0)),
-                      int(size.max(initial=0)))
+                      alive[order], _split(signature), bit,
+                      often.astype(np.int32), dense, bits, posting, postings,
+                      np.minimum.reduceat(count, words).astype(np.float64),
+                      np.minimum.reduceat(size, words).astype(np.float64),
+                      _split(np.bitwise_or.reduceat(signature, windows)),
+                      _split(np.bitwise_and.reduceat(signature, windows)),
+                      np.minimum.reduceat(rare_count, windows).astype(np.float64),
+                      np.minimum.reduceat(rare_size, windows).astype(np.float64),
+                      int(count.max(initial=0)), int(size.max(initial=0)))
     return segment, frequent, order
 
 

@@ -170,7 +170,7 @@ def amounts(image: Stored, request: Wanted) -> Amounts:
 
 
 def terms(found: Amounts, fetch_bytes: int, pricing: Pricing) -> Terms:
-    """The index evaluates the same expression: see ``kernels.seconds``."""
+    """The index evaluates the same expression: see ``kernels.evaluate``."""
     p = pricing
     return Terms(
         p.alpha * (found.missing_bytes / p.bandwidth) + fetch_bytes / p.bandwidth,

@@ -12,7 +12,7 @@ import numpy as np
 from splitimage_driver import exceptions
 from splitimage_driver.model.catalog import File, FileSet
 from splitimage_driver.planning.difference import Pricing, Wanted
-from splitimage_driver.planning.kernels import Query
+from splitimage_driver.planning.records import Query
 
 
 class _Share:

@@ -24,9 +24,10 @@ import numpy as np
 
 from splitimage_driver import exceptions
 from splitimage_driver.model.catalog import File, FileSet
-from splitimage_driver.planning import difference, kernels
+from splitimage_driver.planning import difference
 from splitimage_driver.planning.difference import Pricing, Wanted
 from splitimage_driver.planning.elements import Elements
+from splitimage_driver.planning.records import Best, Query
 from splitimage_driver.planning.segments import Shelf
 
 _SCHEMA = 1
@@ -59,11 +60,12 @@ class Nearest(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """What the last query took, for those who measure."""
+    """What the last query took, for those who measure: documents evaluated,
+    postings and words of bits read."""
 
     evaluated: int
     postings: int
-    blocks: int
+    words: int
 
 
 class CandidateIndex:
@@ -162,7 +164,7 @@ class CandidateIndex:
         room = max(_FOUND, 2 * k)
         with self.elements.query(request, pricing) as query:
             while True:
-                best = kernels.Best(np.empty((k, 4)), np.empty((room, 2), dtype=np.int64),
+                best = Best(np.empty((k, 4)), np.empty((room, 2), dtype=np.int64),
                                     np.zeros(6, dtype=np.int64))
                 shelf.search(query, best)
                 if best.state[2] == 0:
@@ -175,7 +177,7 @@ class CandidateIndex:
                                   n.size, n.id))
         return found[:k]
 
-    def _ranked(self, shelf: Shelf, query: kernels.Query, best: kernels.Best,
+    def _ranked(self, shelf: Shelf, query: Query, best: Best,
                 pricing: Pricing) -> Iterator[Nearest]:
         have = int(best.state[0])
         last = tuple(best.key[have - 1]) if have else ()

@@ -1,125 +1,41 @@
 """The compiled half of the candidate index: imported when an index is built.
 
 A *document* is a set of elements (parts, or single files); elements are
-numbered. The 64 most frequent elements of a segment are bits of a signature,
-of which documents are sorted, so that blocks of neighbours agree in the bits
-that matter most; the others have posting lists. A query looks at windows of
-documents, the most promising first, and passes by what a bound excludes:
+numbered. Documents are sorted by a signature, which has a bit for each of the
+64 most frequent elements, and cut into windows; a window's documents are
+sorted by what they hold. A query looks at windows, the most promising first,
+until a bound excludes the rest:
 
     cost >= all that is missing - gains of frequent elements (by the union and
-    the intersection of a block's signatures) - gains of rare ones (summed from
-    posting lists) + the block's least rare excess
+    the intersection of a window's signatures) - gains of rare ones + the
+    window's least rare excess
+
+In a window, the gains of all its documents are summed at once. Gains are
+rounded to whole numbers of a unit, and the sums stand in *planes*: bit i of
+word w of plane k is bit k of the sum of document 64 w + i, so that one
+operation adds to 64 sums, and one of a vector to more, as an adder made of
+gates would. What rounding can have taken from a sum is added to the bound, so
+no document is lost; those whose bound is not above the best cost are
+evaluated exactly.
+
+This is one module, because what numba keeps of a function is renewed when the
+function's own module changes, not when one that it calls does.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit
 
-BITS, BLOCK, WINDOW = 64, 64, 16384
+from splitimage_driver.planning.records import WINDOW, WORD, Gains
+
 #: Postings of the rarest elements that are looked at for a first good bound,
 #: and how many of the documents there are tried.
 _FIRST, _TRIED = 4096, 8
-
-
-class Segment(NamedTuple):
-    """Documents in the order of their signatures.
-
-    :ivar start: where a document's elements begin in ``rows``; one more
-    :ivar files: how many a document has; ``size`` the bytes of these
-    :ivar rare_count: of its rare elements; ``rare_size`` likewise
-    :ivar fetch: bytes of its disk that are not here
-    :ivar bit: of an element in the signature, -1: none
-    :ivar posting: where an element's documents begin in ``postings``
-    :ivar union: of the signatures of a block; ``common`` their intersection
-    :ivar least_count: of ``rare_count`` in a block; ``least_size`` likewise
-    :ivar window_union: the same of windows, and so on
-    :ivar most_count: the largest of ``files``; ``most_size`` the largest size
-    """
-
-    start: np.ndarray
-    rows: np.ndarray
-    files: np.ndarray
-    size: np.ndarray
-    rare_count: np.ndarray
-    rare_size: np.ndarray
-    fetch: np.ndarray
-    alive: np.ndarray
-    signature: np.ndarray
-    bit: np.ndarray
-    posting: np.ndarray
-    postings: np.ndarray
-    union: np.ndarray
-    common: np.ndarray
-    least_count: np.ndarray
-    least_size: np.ndarray
-    window_union: np.ndarray
-    window_common: np.ndarray
-    window_least_count: np.ndarray
-    window_least_size: np.ndarray
-    most_count: int
-    most_size: int
-
-
-class Query(NamedTuple):
-    """:ivar elements: that share a path with the request
-    :ivar place: of an element in ``elements``, -1 for all others
-    :ivar gains: by element of the query: files and bytes that need not be
-        transferred, files and bytes that need not be injected, files and
-        bytes that are not in excess
-    :ivar wanted: files, bytes, injected files and their bytes of the request
-    :ivar weight: seconds that an element saves at most
-    :ivar touch_start: by element: where its charges begin in ``touched``, with
-        the number of files in ``touches``
-    :ivar charge: seconds of each charge; ``charge_files`` how many it has
-    :ivar files: of each element known; ``sizes`` their bytes
-    :ivar pricing: see :class:`splitimage_driver.planning.difference.Pricing`
-    :ivar most: seconds if all is missing
-    """
-
-    elements: np.ndarray
-    place: np.ndarray
-    gains: np.ndarray
-    wanted: np.ndarray
-    weight: np.ndarray
-    touch_start: np.ndarray
-    touched: np.ndarray
-    touches: np.ndarray
-    charge: np.ndarray
-    charge_files: np.ndarray
-    files: np.ndarray
-    sizes: np.ndarray
-    pricing: np.ndarray
-    most: float
-
-
-class Best(NamedTuple):
-    """The best found so far.
-
-    :ivar key: exact or not, cost, missing bytes, size; sorted
-    :ivar found: segment and document of all that were among the best when
-        they were met
-    :ivar state: how many keys, how many found, how many did not fit,
-        documents evaluated, postings read, blocks read
-    """
-
-    key: np.ndarray
-    found: np.ndarray
-    state: np.ndarray
-
-
-class Scratch(NamedTuple):
-    """Kept between queries; ``sums`` and ``counts`` are all zero then."""
-
-    tried: np.ndarray
-    sums: np.ndarray
-    touched: np.ndarray
-    exact: np.ndarray
-    upper: np.ndarray
-    lower: np.ndarray
-    counts: np.ndarray
+#: Planes that sums fill if weights differ: a thousand units.
+_PLANES = 10
+#: Elements after which it is asked again whether a window can be left.
+_CHECK = 2
 
 
 @njit(cache=True)
@@ -286,14 +202,94 @@ def _frequent(document, s, scratch):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _begin(number, s, q, lists, rare, best, scratch):  # type: ignore[no-untyped-def]
+def whole(weights):  # type: ignore[no-untyped-def]
+    """Weights as whole numbers of a unit. The unit is the largest weight,
+    halved until little is lost: if all weights are the same, they are ones.
+
+    :returns: the numbers, the unit and what is lost: the sum of any of the
+        weights is at most unit * sum of their numbers + lost
+    """
+    numbers = np.zeros(len(weights), dtype=np.int64)
+    together, unit = 0.0, 0.0
+    for weight in weights:
+        together += weight
+        unit = max(unit, weight)
+    if not 1e-290 < unit < np.inf:
+        return numbers, 1.0, together
+    while True:
+        lost, count = 0.0, 0
+        for at in range(len(weights)):
+            numbers[at] = int(weights[at] / unit + 0.5)
+            lost += max(0.0, weights[at] - unit * numbers[at])
+            count += numbers[at]
+        if lost <= together / (1 << _PLANES) or 2 * count >= 1 << _PLANES:
+            return numbers, unit, lost * (1 + 1e-9)
+        unit /= 2
+
+
+@njit(cache=True)
+def add(planes, depth, words, number, bits, carry):  # type: ignore[no-untyped-def]
+    """Add a number above 0 to the sums of documents whose bits are set.
+
+    :param depth: how many planes there are: enough for what comes out
+    :param words: of each plane and of ``bits``
+    :param carry: to be overwritten
+    """
+    lowest = 0
+    while not (number >> lowest) & 1:
+        lowest += 1
+    sums = planes[lowest]
+    for word in range(words):
+        carry[word] = sums[word] & bits[word]
+        sums[word] ^= bits[word]
+    for plane in range(lowest + 1, depth):
+        sums = planes[plane]
+        if (number >> plane) & 1:
+            for word in range(words):
+                one = sums[word] ^ bits[word]
+                two = sums[word] & bits[word]
+                sums[word] = one ^ carry[word]
+                carry[word] = two | (one & carry[word])
+        else:
+            for word in range(words):
+                two = sums[word] & carry[word]
+                sums[word] ^= carry[word]
+                carry[word] = two
+
+
+@njit(cache=True)
+def reaching(planes, depth, word, least):  # type: ignore[no-untyped-def]
+    """The documents of a word whose sums are ``least`` or more; that must not
+    be more than the planes can hold."""
+    more, same = np.uint64(0), ~np.uint64(0)
+    for plane in range(depth - 1, -1, -1):
+        sums = planes[plane, word]
+        if (least >> plane) & 1:
+            same &= sums
+        else:
+            more |= same & sums
+            same &= ~sums
+    return more | same
+
+
+@njit(cache=True)
+def sum_of(planes, depth, word, bit):  # type: ignore[no-untyped-def]
+    """The sum of one document."""
+    found = 0
+    for plane in range(depth):
+        found |= int((planes[plane, word] >> np.uint64(bit)) & np.uint64(1)) << plane
+    return found
+
+
+@njit(cache=True)
+def _begin(number, s, q, rarest, best, scratch):  # type: ignore[no-untyped-def]
     """Try the documents that share the rarest elements: if one is near, its
     cost excludes nearly all others."""
     sums, touched = scratch.sums, scratch.touched
     scratch.tried[:] = -1
     met = 0
-    for which in range(rare):
-        element, weight = q.elements[lists[which]], q.weight[lists[which]]
+    for place in rarest:
+        element, weight = q.elements[place], q.weight[place]
         first, last = s.posting[element], s.posting[element + 1]
         if met + last - first > _FIRST:
             if met > 0:
@@ -353,31 +349,136 @@ def _from(s, element, document):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _collect(s, element, first, last, bits):  # type: ignore[no-untyped-def]
+    """Set the bits of a window's documents that have an element with postings.
+
+    :returns: how many these are; ``bits`` are not touched if none
+    """
+    begin, end = _from(s, element, first), s.posting[element + 1]
+    at = begin
+    if at < end and s.postings[at] < last:
+        bits[:] = 0
+    while at < end and s.postings[at] < last:
+        place = s.postings[at] - first
+        bits[place // WORD] |= np.uint64(1) << np.uint64(place % WORD)
+        at += 1
+    return at - begin
+
+
+@njit(cache=True)
+def _units(savings, unit, most):  # type: ignore[no-untyped-def]
+    """How many make up savings; one more than the ``most`` that there can be
+    stands for all that is out of reach."""
+    return int(min(max(np.ceil(savings / unit), 0.0), most + 1.0))
+
+
+@njit(cache=True)
+def _sum(s, q, gains, first, last, least, best, scratch):  # type: ignore[no-untyped-def]
+    """Sum the gains of a window's documents in the planes.
+
+    :param least: the sum that a document needs at least
+    :returns: the depth of the planes and the largest sum that they can hold;
+        that is less than ``least`` if no document can reach it
+    """
+    planes, words = scratch.planes, (last - first + WORD - 1) // WORD
+    depth, largest, left = 0, 0, gains.numbers.sum()
+    for at in range(len(gains.places)):
+        element, number = q.elements[gains.places[at]], gains.numbers[at]
+        left -= number
+        if s.dense[element] >= 0:
+            bits = s.bits[s.dense[element], first // WORD:first // WORD + words]
+            best.state[5] += words
+        else:
+            bits = scratch.bits[:words]
+            met = _collect(s, element, first, last, bits)
+            best.state[4] += met
+            if met == 0:
+                continue
+        largest += number
+        while largest >> depth:
+            planes[depth, :words] = 0
+            depth += 1
+        add(planes, depth, words, number, bits, scratch.carry)
+        # What a document needs by now, even if it has all that is left.
+        needed = least - left
+        if needed > 0 and at % _CHECK == _CHECK - 1:
+            if needed > largest:
+                return depth, -1
+            for word in range(words):
+                if reaching(planes, depth, word, needed):
+                    break
+            else:
+                return depth, -1
+    return depth, largest
+
+
+@njit(cache=True)
+def _window(number, first, last, s, q, gains, slack, best, scratch):  # type: ignore[no-untyped-def]
+    """Evaluate all documents of a window that can be among the best: what
+    they gain makes up what they waste and what is needed beyond that."""
+    p = q.pricing
+    each, byte = p[6] * p[3], p[7] / p[0]
+    first_word, words = first // WORD, (last - first + WORD - 1) // WORD
+    waste, least_waste = scratch.waste, np.inf
+    for word in range(words):
+        waste[word] = (each * s.least_count[first_word + word]
+                       + byte * s.least_size[first_word + word])
+        least_waste = min(least_waste, waste[word])
+    slack += gains.lost
+    need = q.most - limit(best) - slack
+    least = _units(need + least_waste, gains.unit, gains.numbers.sum())
+    planes = scratch.planes
+    depth, largest = _sum(s, q, gains, first, last, least, best, scratch)
+    if largest < least:
+        return
+    for word in range(words):
+        least = _units(need + waste[word], gains.unit, largest)
+        if least > largest:
+            continue
+        found = reaching(planes, depth, word, least)
+        if found == 0:
+            continue
+        for bit in range(min(WORD, last - first - word * WORD)):
+            if not (found >> np.uint64(bit)) & np.uint64(1):
+                continue
+            document = first + word * WORD + bit
+            gained = gains.unit * sum_of(planes, depth, word, bit)
+            if gained - each * s.files[document] - byte * s.size[document] >= need:
+                _try(number, document, s, q, best, scratch)
+                need = q.most - limit(best) - slack
+
+
+@njit(cache=True)
 def search(number, s, frequent, q, best, scratch):  # type: ignore[no-untyped-def]
     """Offer to ``best`` every document that can be among the best.
 
     :param number: of the segment
     :param frequent: the element of each bit of a signature
     """
-    documents = len(s.files)
     p = q.pricing
     each, byte = p[6] * p[3], p[7] / p[0]
     _tables(s, q, frequent, scratch)
-    # Rare elements of the query, the rarest first.
-    lists = np.empty(len(q.elements), dtype=np.int64)
-    lengths = np.empty(len(q.elements), dtype=np.int64)
-    rare, all_rare = 0, 0.0
+    # Elements of the query that documents have, and the rarest first.
+    places = np.empty(len(q.elements), dtype=np.int64)
+    known, all_rare = 0, 0.0
     for place in range(len(q.elements)):
         element = q.elements[place]
-        if element < len(s.bit) and s.bit[element] < 0 and q.weight[place] > 0.0:
-            length = s.posting[element + 1] - s.posting[element]
-            if length > 0:
-                lists[rare], lengths[rare] = place, length
-                rare += 1
+        if element < len(s.bit) and s.often[element] > 0 and q.weight[place] > 0.0:
+            places[known] = place
+            known += 1
+            if s.bit[element] < 0:
                 all_rare += q.weight[place]
-    order = np.argsort(lengths[:rare])
-    lists = lists[:rare][order]
-    _begin(number, s, q, lists, rare, best, scratch)
+    places = places[:known]
+    often = s.often[q.elements[places]]
+    places, often = places[np.argsort(often)], np.sort(often)
+    _begin(number, s, q, places[s.dense[q.elements[places]] < 0], best, scratch)
+
+    numbers, unit, lost = whole(q.weight[places])
+    # First those by which the mean document loses most: so most windows can
+    # be left soon.
+    order = np.argsort(-numbers * (1.0 - often / len(s.files)))
+    order = order[numbers[order] > 0]
+    gains = Gains(places[order], numbers[order], unit, lost)
 
     windows = len(s.window_least_count)
     promise = np.empty(windows)
@@ -386,69 +487,9 @@ def search(number, s, frequent, q, best, scratch):  # type: ignore[no-untyped-de
             _bound(s.window_union, s.window_common, window, scratch)
             - each * s.window_least_count[window] - byte * s.window_least_size[window])
     slack = 1e-11 * (q.most + each * s.most_count + byte * s.most_size)
-    sums, touched = scratch.sums, scratch.touched
-    block_bound, block_net = np.empty(WINDOW // BLOCK), np.empty(WINDOW // BLOCK)
-
     for window in np.argsort(-promise):
-        # Savings that a document needs to be among the best.
-        need = q.most - limit(best) - slack
-        if promise[window] + all_rare < need:
+        if promise[window] + all_rare < q.most - limit(best) - slack:
             break
         first = window * WINDOW
-        last = min(documents, first + WINDOW)
-        # The longest lists need not be read, as long as what they save
-        # together helps nothing that is in none of the others.
-        unread, reading = 0.0, rare
-        while reading > 0 and promise[window] + unread + q.weight[lists[reading - 1]] < need:
-            reading -= 1
-            unread += q.weight[lists[reading]]
-        blocks = (last - first + BLOCK - 1) // BLOCK
-        first_block = first // BLOCK
-        for block in range(blocks):
-            at = first_block + block
-            block_bound[block] = _bound(s.union, s.common, at, scratch)
-            block_net[block] = (block_bound[block] + unread - each * s.least_count[at]
-                                - byte * s.least_size[at])
-        met = 0
-        for which in range(reading):
-            element, weight = q.elements[lists[which]], q.weight[lists[which]]
-            begin, end = _from(s, element, first), s.posting[element + 1]
-            at = begin
-            while at < end:
-                document = s.postings[at]
-                if document >= last:
-                    break
-                if sums[document] == 0.0:
-                    touched[met] = document
-                    met += 1
-                sums[document] += weight
-                at += 1
-            best.state[4] += at - begin
-        for at in range(met):
-            document = touched[at]
-            block = document // BLOCK - first_block
-            if sums[document] + block_net[block] < need:
-                continue
-            saved = sums[document] + unread
-            saved -= each * s.rare_count[document] + byte * s.rare_size[document]
-            if saved + block_bound[block] < need:
-                continue
-            if saved + _frequent(document, s, scratch) >= need:
-                _try(number, document, s, q, best, scratch)
-                need = q.most - limit(best) - slack
-        # Documents without any of the lists read.
-        for block in range(blocks):
-            if block_net[block] < need:
-                continue
-            bound = block_bound[block] + unread
-            best.state[5] += 1
-            for document in range(first + block * BLOCK, min(last, first + (block + 1) * BLOCK)):
-                if sums[document] != 0.0:
-                    continue
-                spoilt = each * s.rare_count[document] + byte * s.rare_size[document]
-                if (bound - spoilt >= need
-                        and _frequent(document, s, scratch) + unread - spoilt >= need):
-                    _try(number, document, s, q, best, scratch)
-                    need = q.most - limit(best) - slack
-        for at in range(met):
-            sums[touched[at]] = 0.0
+        _window(number, first, min(len(s.files), first + WINDOW), s, q, gains, slack, best,
+                scratch)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from splitimage_driver.planning import building, kernels
+from splitimage_driver.planning.records import WINDOW, WORD, Best, Query, Scratch, Segment
 
 if TYPE_CHECKING:
     from splitimage_driver.planning.elements import Elements
@@ -23,7 +24,7 @@ _NEW = -1
 class _Sorted(NamedTuple):
     """:ivar documents: the number of each place"""
 
-    segment: kernels.Segment
+    segment: Segment
     frequent: np.ndarray
     documents: np.ndarray
 
@@ -69,12 +70,16 @@ class Shelf:
         self._scratch = self._make_scratch(_FRESH)
 
     @staticmethod
-    def _make_scratch(documents: int) -> kernels.Scratch:
-        return kernels.Scratch(
+    def _make_scratch(documents: int) -> Scratch:
+        return Scratch(
             tried=np.full(8, -1, dtype=np.int64), sums=np.zeros(documents),
-            touched=np.zeros(kernels.WINDOW, dtype=np.int64), exact=np.zeros((8, 256)),
+            touched=np.zeros(WINDOW, dtype=np.int64), exact=np.zeros((8, 256)),
             upper=np.zeros((8, 256)), lower=np.zeros((8, 256)),
-            counts=np.zeros(64, dtype=np.int64))
+            counts=np.zeros(64, dtype=np.int64),
+            planes=np.zeros((64, WINDOW // WORD), dtype=np.uint64),
+            bits=np.zeros(WINDOW // WORD, dtype=np.uint64),
+            carry=np.zeros(WINDOW // WORD, dtype=np.uint64),
+            waste=np.zeros(WINDOW // WORD))
 
     # -- documents ------------------------------------------------------------------
 
@@ -210,7 +215,7 @@ class Shelf:
 
     # -- queries --------------------------------------------------------------------
 
-    def search(self, query: kernels.Query, best: kernels.Best) -> None:
+    def search(self, query: Query, best: Best) -> None:
         """Offer what can be among the best."""
         scratch = self._ready(query)
         for number, held in enumerate(self._sorted):
@@ -220,10 +225,10 @@ class Shelf:
             kernels.scan(_NEW, f.start, f.rows, f.files, f.size, f.fetch, f.alive, 0, f.used,
                          query, best, scratch)
 
-    def evaluate(self, number: int, place: int, query: kernels.Query, *,
+    def evaluate(self, number: int, place: int, query: Query, *,
                  fetch: int | None = None) -> tuple[bool, float, int, int, int]:
         """Inexact or not, total, missing bytes, size; and the document."""
-        held: _Fresh | kernels.Segment = self._fresh
+        held: _Fresh | Segment = self._fresh
         documents = self._fresh.documents
         if number != _NEW:
             held, documents = self._sorted[number].segment, self._sorted[number].documents
@@ -234,7 +239,7 @@ class Shelf:
         return bool(inexact), float(total), int(missing), int(held.size[place]), int(
             documents[place])
 
-    def _ready(self, query: kernels.Query) -> kernels.Scratch:
+    def _ready(self, query: Query) -> Scratch:
         if len(query.charge) > len(self._scratch.counts):
             self._scratch = self._scratch._replace(
                 counts=np.zeros(2 * len(query.charge), dtype=np.int64))

@@ -80,45 +80,80 @@ def test_it_finds_what_comparing_with_all_finds(seed: int,
         check(index, there, requests, pricing, k)
 
 
+def order(has: np.ndarray, wanted: np.ndarray, files: np.ndarray, sizes: np.ndarray,
+          p: Pricing) -> list[int]:
+    """Images by cost, the documented tie-break included. All amounts are
+    whole numbers, and exact as such.
+
+    :param has: by image and part: 1 or 0
+    """
+    there, there_bytes, much, much_bytes = (
+        has @ np.stack([files * wanted, sizes * wanted, files * ~wanted, sizes * ~wanted], 1)).T
+    missing, missing_bytes = files @ wanted - there, sizes @ wanted - there_bytes
+    totals = (p.alpha * missing_bytes / p.bandwidth
+              + p.beta * (missing * p.inject_seconds + missing_bytes / p.inject_rate)
+              + p.gamma * much * p.remove_seconds + p.delta * much_bytes / p.bandwidth)
+    found: list[int] = np.lexsort((there_bytes + much_bytes, missing_bytes, totals.round(9),
+                                   missing + much > 0)).tolist()
+    return found
+
+
+@pytest.mark.parametrize("size", ["all the same", "one of three", "any"])
 @pytest.mark.parametrize("seed", range(5))
-def test_windows_blocks_and_lists_exclude_nothing_that_is_near(seed: int) -> None:
-    """Thousands of images of parts: bounds are at work."""
+def test_windows_and_sums_exclude_nothing_that_is_near(seed: int, size: str) -> None:
+    """Thousands of images of parts, in more than two windows: bounds are at
+    work. With equal parts they are not rounded, and very many images tie."""
     rng = np.random.default_rng(seed)
-    parts = {f"part{n}": FileSet(tuple(
-        File(f"p{n}/{m}", int(rng.integers(0, 10**7)), "d") for m in range(rng.integers(1, 4))))
+    choice = {"all the same": np.array([10**6]), "any": rng.integers(0, 10**7, 500),
+              "one of three": np.array([10**5, 3 * 10**6, 10**7])}[size]
+    known = {f"part{n}": FileSet(tuple(
+        File(f"p{n}/{m}", int(rng.choice(choice)), "d")
+        for m in range(2 if size == "all the same" else rng.integers(1, 4))))
         for n in range(300)}
-    names, images = list(parts), 40_000
-    share = 1 / np.arange(1, 301)
-    taken = rng.random((images, 300)) < np.minimum(0.9, 2.5 * share)
-    has = taken.astype(np.float64)
+    names, images = list(known), 40_000
+    share = np.minimum(0.9, 2.5 / np.arange(1, 301))
+    taken = rng.random((images, 300)) < share
     start = np.concatenate([[0], np.cumsum(taken.sum(axis=1))])
-    index = CandidateIndex(parts)
+    index = CandidateIndex(known)
     index.extend("debian", [f"i{n:05}" for n in range(images)], start, np.nonzero(taken)[1])
-    gone = rng.choice(images, 2000, replace=False)
-    for number in gone.tolist():
+    gone = set(rng.choice(images, 2000, replace=False).tolist())
+    for number in gone:
         index.remove(f"i{number:05}")
-    files = np.array([len(part.files) for part in parts.values()])
-    sizes = np.array([sum(f.size for f in part.files) for part in parts.values()])
+    has = taken.astype(np.float64)
+    files = np.array([float(len(part.files)) for part in known.values()])
+    sizes = np.array([float(sum(f.size for f in part.files)) for part in known.values()])
     p = Pricing.of(EQUATION_NAMES[seed % 5], Rates(delta=0.3, remove_seconds=0.01))
-    lack = p.alpha * sizes / p.bandwidth + p.beta * (files * p.inject_seconds
-                                                     + sizes / p.inject_rate)
-    much = p.gamma * files * p.remove_seconds + p.delta * sizes / p.bandwidth
-    for number in range(40):
+    for number in range(12):
         if number % 2:
-            wanted = rng.random(300) < np.minimum(0.9, 2.5 * share)
+            wanted = rng.random(300) < share
         else:
             wanted = taken[rng.integers(images)].copy()
             wanted[rng.integers(0, 300, 3)] ^= True
         chosen = tuple(names[n] for n in np.flatnonzero(wanted))
         request = Wanted(id="r", os="debian", parts=chosen, files={
-            f.path: f for name in chosen for f in parts[name].files})
-        totals = lack @ wanted - has @ (lack * wanted) + has @ (much * ~wanted)
-        totals[gone] = np.inf
-        found = index.nearest(request, p, 5)
-        assert [n.total for n in found] == pytest.approx(np.sort(totals)[:5], rel=1e-9,
-                                                         abs=1e-9)
-        assert [totals[int(n.id[1:])] for n in found] == pytest.approx(
-            [n.total for n in found], rel=1e-9, abs=1e-9)
+            f.path: f for name in chosen for f in known[name].files})
+        expected = [f"i{n:05}" for n in order(has, wanted, files, sizes, p) if n not in gone]
+        for k in (1, 20):
+            assert [n.id for n in index.nearest(request, p, k)] == expected[:k]
+
+
+def test_parts_too_small_for_the_unit_of_sums_count() -> None:
+    """All images have the one large part; only small ones, none of which is
+    rare, tell them apart."""
+    rng = np.random.default_rng(1)
+    known = {f"part{n}": FileSet((File(f"p{n}", 450_000 if n else 512_000_000, "d"),))
+             for n in range(41)}
+    taken = rng.random((5000, 41)) < 0.5
+    taken[:, 0] = True
+    index = CandidateIndex(known)
+    index.extend("debian", [f"i{n:04}" for n in range(5000)],
+                 np.concatenate([[0], np.cumsum(taken.sum(axis=1))]), np.nonzero(taken)[1])
+    request = Wanted(id="r", os="debian", parts=tuple(known), files={
+        f.path: f for part in known.values() for f in part.files})
+    p = Pricing.of("download", Rates())
+    ones, sizes = np.ones(41), np.array([float(s.files[0].size) for s in known.values()])
+    expected = order(taken.astype(np.float64), np.ones(41, dtype=bool), ones, sizes, p)
+    assert [n.id for n in index.nearest(request, p, 5)] == [f"i{n:04}" for n in expected[:5]]
 
 
 def test_more_ties_than_there_is_room_for() -> None:
