@@ -78,7 +78,7 @@ class _Split(task.Task):
         conf = options.load(cfg.CONF)
         try:
             splitting.use_python(cfg.CONF.wsgi.python_interpreter)
-            self._split(conf, splitting.order(image))
+            self._split(conf, splitting.order(image, self._images.project))
         except SplitImageError as error:
             LOG.info("image %s is not split: %s", image["id"], error)
             self._reason = splitting.told(error, self._staged, Path(conf.split.directory))

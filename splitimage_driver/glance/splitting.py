@@ -55,11 +55,16 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     former: dict[str, str]
 
 
-def order(image: Mapping[str, Any]) -> Order:
+def order(image: Mapping[str, Any], project: str) -> Order:
     """Read it from an image that has the property ``splitimage_split``.
 
+    :param project: that imports
     :raises InvalidInput: what it asks for is not possible
     """
+    if image["owner"] != project:
+        # Parts have to be the composite's owner's, and are stored as the user's.
+        raise exceptions.InvalidInput(what="the import", reason="only the image's own project "
+                                                                "may split it")
     name = check_name("composite", str(image.get("name") or ""))
     check_name("part", f"{name}-rest")
     software = properties.software(image)
@@ -68,6 +73,9 @@ def order(image: Mapping[str, Any]) -> Order:
         raise exceptions.InvalidInput(what="container_format", reason="a gold disk is bare")
     if image.get("disk_format") not in (disks.RAW, disks.QCOW2):
         raise exceptions.InvalidInput(what="disk_format", reason="a gold disk is raw or qcow2")
+    if "img_signature" in image:
+        raise exceptions.InvalidInput(
+            what="img_signature", reason="it does not fit the base, which is what is stored")
     orders = properties.orders(image)
     strayed = sorted(key for key in image if key.startswith(properties.PREFIX)
                      and key not in (*orders, properties.ERROR))

@@ -22,6 +22,9 @@ from typing import NamedTuple
 NAME = "small"
 PARTS = ("db", "php", "web")
 SHARED = "libshared"
+#: For a capture of the finished machine by packages.
+PACKAGES = {"web": "webd", "db": "dbd", "php": "phpd"}
+SPLIT = " ".join(map("=".join, PACKAGES.items()))
 #: A file of web's, and its content without and with php.
 SWITCHED, ALONE, TOGETHER = "etc/webd/mode", b"event\n", b"prefork\n"
 DISK_SIZE = 64 << 20
@@ -61,6 +64,15 @@ def build(directory: Path) -> Gold:
         tree = install(tree)
         tars[name] = _tar(tree, directory / f"{name}.tar")
     return Gold(disk, tars)
+
+
+def finished(directory: Path) -> Path:
+    """The machine with all its software, on one qcow2."""
+    disk = directory / "finished.raw"
+    make_disk(disk, _tar(_php(_db(_web(_base()))), directory / "finished.tar"), directory)
+    qcow2 = directory / "finished.qcow2"
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, qcow2], check=True)
+    return qcow2
 
 
 def make_disk(disk: Path, tar: Path, directory: Path) -> None:

@@ -44,7 +44,7 @@ def started(images: Images, **said: Any) -> Description:
 
 def test_an_order_is_read() -> None:
     assert splitting.order(gold(splitimage_split_1="db=mariadb", splitimage_error="before",
-                                visibility="public", hw_disk_bus="scsi")) == Order(
+                                visibility="public", hw_disk_bus="scsi"), "alpha") == Order(
         image="1f", name="lamp", owner="alpha", public=True, disk_format="raw",
         software={"web": ("apache2",), "db": ("mariadb",)},
         former={"splitimage_split": "web=apache2", "splitimage_split_1": "db=mariadb"})
@@ -59,10 +59,12 @@ def test_an_order_is_read() -> None:
     ({"splitimage_split": "base=linux"}, "it means the operating system"),
     ({"splitimage_role": "composite"}, "property splitimage_role"),
     ({"splitimage_part_web": "x"}, "property splitimage_part_web"),
+    ({"img_signature": "x"}, "does not fit the base"),
+    ({"owner": "beta"}, "only the image's own project"),
 ])
 def test_what_cannot_be_is_refused(said: dict[str, Any], reason: str) -> None:
     with pytest.raises(exceptions.InvalidInput) as caught:
-        splitting.order(gold(**said))
+        splitting.order(gold(**said), "alpha")
     assert reason in str(caught.value)
 
 
@@ -71,7 +73,7 @@ def test_what_cannot_be_is_refused(said: dict[str, Any], reason: str) -> None:
 
 def test_a_name_is_free_unless_a_finished_composite_has_it(alpha: Images) -> None:
     own = started(alpha)
-    wanted = splitting.order(gold(**own))
+    wanted = splitting.order(gold(**own), "alpha")
     Records(alpha).begun("lamp")
     splitting.free_name(alpha, wanted)
     Records(alpha).composite("lamp")
