@@ -201,6 +201,11 @@ class QuotaExceeded(SplitImageError):
     exit_code = 34
 
 
+class ServiceFull(QuotaExceeded):
+    message = "%(where)s has no room: %(reason)s"
+    hint = "free some: splitimage image prune --max-count N, or tell the operator of the cloud"
+
+
 class LockTimeout(SplitImageError):
     message = "%(what)s is still held by another process after %(seconds)d s"
     hint = "wait for it to finish, or look with: splitimage queue list"

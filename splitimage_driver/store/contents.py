@@ -67,10 +67,13 @@ class Contents:
 
     # -- in -------------------------------------------------------------------
 
-    def adopt(self, file: Path) -> str:
-        """See :meth:`splitimage_driver.store.base.Store.adopt`."""
+    def adopt(self, file: Path, known: str = "") -> str:
+        """See :meth:`splitimage_driver.store.base.Store.adopt`.
+
+        :param known: its sha256, where whoever wrote it has that
+        """
         with self.space.guard(needed=file.stat().st_size if file.exists() else 0):
-            digest = objects.finish(file)
+            digest = objects.finish(file, known)
         self._lease({(OBJECT, digest)}, ADOPTED)
         self.files[OBJECT].place(file, digest)
         return digest

@@ -83,9 +83,10 @@ class ObjectDirectory:
         return path.name if good and not path.is_symlink() and path.is_file() else ""
 
 
-def finish(file: Path) -> str:
+def finish(file: Path, known: str = "") -> str:
     """Sync a finished file to the disk and return its sha256.
 
+    :param known: that of what was just written to it; it is not read again
     :raises InvalidInput: not a plain file
     """
     try:
@@ -98,7 +99,7 @@ def finish(file: Path) -> str:
         raise exceptions.InvalidInput(what=f"object {file}", reason="not a plain file")
     with open(descriptor, "rb") as stream:
         os.fsync(descriptor)
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return known or hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:

@@ -33,8 +33,12 @@ PUBLIC, COMMUNITY, SHARED, PRIVATE = "public", "community", "shared", "private"
 #: What may be repeated after an answer like this.
 _PASSING = frozenset({429, 500, 502, 503, 504})
 _ATTEMPTS, _PAUSE = 4, 0.5
+#: Changes of an image that are tried while others change it, too.
+_ROUNDS = 5
 _PAGE = 1000
 _PATCH = "application/openstack-images-v2.1-json-patch"
+#: What the API says of its store, with the status of an exceeded quota.
+_FULL = "storage media is full"
 _TAG = re.compile(r"<title>.*?</title>|<[^>]*>", re.DOTALL)
 
 
@@ -144,31 +148,29 @@ class Images:
         return found
 
     def update(self, image: str, changes: Mapping[str, Any], *,
-               known: Description | None = None) -> Description:
+               known: Description | None = None, insist: bool = False) -> Description:
         """:param changes: attributes and properties; None removes one
         :param known: the image as it is, where that is at hand
+        :param insist: whatever others have changed since
+        :raises AlreadyExists: others have changed what this changes
         """
         known = self.get(image) if known is None else known
-        patch = []
-        for name, value in changes.items():
-            path = "/" + name.replace("~", "~0").replace("/", "~1")
-            if value is None:
-                if name in known:
-                    patch.append({"op": "remove", "path": path})
-            elif known.get(name) != value:
-                patch.append({"op": "replace" if name in known else "add",
-                              "path": path, "value": value})
-        if not patch:
-            return known
-        try:
-            found: Description = self._json(
-                "change an image", "PATCH", f"/images/{_quoted(image)}", patch, image=image,
-                headers={"Content-Type": _PATCH})
-        except exceptions.AlreadyExists:  # perhaps of an attempt whose answer was lost
-            found = self.get(image)
-            if any(found.get(name) != value for name, value in changes.items()):
-                raise
-        return found
+        for left in reversed(range(_ROUNDS)):
+            patch = _patch(known, changes)
+            if not patch:
+                break
+            try:
+                known = self._json("change an image", "PATCH", f"/images/{_quoted(image)}", patch,
+                                   image=image, headers={"Content-Type": _PATCH})
+                break
+            except exceptions.AlreadyExists:
+                # Perhaps of an attempt whose answer was lost.
+                known = self.get(image)
+                if not _patch(known, changes):
+                    break
+                if not left or not insist:
+                    raise
+        return known
 
     def delete(self, image: str) -> None:
         """:raises NotFound: :raises NotPermitted: it is protected, or another's"""
@@ -224,7 +226,7 @@ class Images:
             headers["X-Image-Meta-Store"] = store
         answer = self.transport.request("PUT", f"/images/{_quoted(image)}/file",
                                         headers=headers, body=content)
-        self._judged(answer, "upload an image", image)
+        self._judged(answer, "upload an image", image).close()
 
     def open(self, image: str, *, start: int = 0) -> Answer:
         """Begin a download; closing is the caller's.
@@ -305,6 +307,8 @@ class Images:
         if status == 409:
             raise exceptions.AlreadyExists(kind="image or state", name=image or reason,
                                            where=self.where)
+        if status == 413 and _FULL in reason:
+            raise exceptions.ServiceFull(where=self.where, reason=reason)
         if status == 413:
             raise exceptions.QuotaExceeded(project=self.project, reason=reason)
         raise exceptions.CloudRefused(**told)
@@ -320,6 +324,20 @@ def said(body: bytes) -> str:
         except (msgspec.DecodeError, AttributeError):
             LOG.debug("an error's page is no JSON")
     return " ".join(html.unescape(_TAG.sub(" ", text)).split())[:500]
+
+
+def _patch(known: Description, changes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is left to be changed of an image."""
+    patch: list[dict[str, Any]] = []
+    for name, value in changes.items():
+        path = "/" + name.replace("~", "~0").replace("/", "~1")
+        if value is None:
+            if name in known:
+                patch.append({"op": "remove", "path": path})
+        elif known.get(name) != value:
+            patch.append({"op": "replace" if name in known else "add",
+                          "path": path, "value": value})
+    return patch
 
 
 def _quoted(word: str) -> str:

@@ -69,10 +69,10 @@ class Cache:
                check: Callable[[Path], object] | None) -> str:
         with self.contents.scratch.directory() as scratch:
             file = scratch / "data"
-            transfer.download(self.images, image, file, sha256=sha256, limit=limit)
+            found = transfer.download(self.images, image, file, sha256=sha256, limit=limit)
             if check is not None:
                 check(file)
-            digest = self.contents.adopt(file)
+            digest = self.contents.adopt(file, found)
             self.keep(image["id"], digest)
             return digest
 

@@ -19,6 +19,8 @@ LOG = logging.getLogger(__name__)
 FOR, KIND = "splitimage_for", "splitimage_kind"
 TOUCHED, UNREFERENCED = "splitimage_touched", "splitimage_unreferenced"
 DEACTIVATED = "splitimage_deactivated"
+#: Of a composite whose publisher has not come to its end.
+UNFINISHED_MARK = "splitimage_unfinished"
 
 ID = re.compile(r"(?<![0-9a-f-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-f-])")
 #: Properties of a composite that name parts.
@@ -62,12 +64,12 @@ def claim(images: Images, part: str, holder: str) -> Description:
     :raises NotFound: it went meanwhile: store it anew
     """
     return images.update(part, {FOR: holder, TOUCHED: now(), UNREFERENCED: None,
-                                "protected": True})
+                                "protected": True}, insist=True)
 
 
 def touch(images: Images, image: str) -> Description:
     """Its publisher is still at work."""
-    return images.update(image, {TOUCHED: now()})
+    return images.update(image, {TOUCHED: now()}, insist=True)
 
 
 def now() -> str:

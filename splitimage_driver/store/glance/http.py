@@ -94,10 +94,19 @@ class HttpTransport:
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str],
                 body: bytes | BinaryIO | None = None) -> Answer:
+        whole = body is None or isinstance(body, bytes)
         try:
-            return _Answer(self._adapter.request(
+            response = self._adapter.request(
                 path, method, headers=dict(headers), data=body, raise_exc=False, stream=True,
-                timeout=self._timeout, connect_retries=0, status_code_retries=0))
+                timeout=self._timeout, connect_retries=0, status_code_retries=0,
+                allow_reauth=whole)
+            if response.status_code == 401 and not whole:
+                # What was read of the body cannot be sent again: whoever has it
+                # begins anew, with a new login.
+                self._adapter.invalidate()
+                response.close()
+                raise ConnectionError("the login has expired")
+            return _Answer(response)
         except _BROKEN as error:
             raise ConnectionError(_told(error)) from error
         except (keystoneauth1.exceptions.ClientException,

@@ -272,9 +272,17 @@ class Reader:
     # -- side by side -------------------------------------------------------------------
 
     def map(self, work: Any, items: Iterable[Any]) -> list[Any]:
-        """In order, so many at a time."""
+        """In order, so many at a time. When one fails, those that have not begun
+        are left out; when this process is to end, those that have begun, too."""
         with concurrent.futures.ThreadPoolExecutor(self.parallel) as pool:
-            return list(pool.map(work, items))
+            futures = [pool.submit(work, item) for item in items]
+            try:
+                return [future.result() for future in futures]
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    self.images.stopping.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def moment(text: str) -> float:

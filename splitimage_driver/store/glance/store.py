@@ -94,7 +94,7 @@ class GlanceStore(HostStore):
         try:
             self._drop_brought()
         finally:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)
             super().close()
 
     def _drop_brought(self) -> None:
@@ -197,13 +197,15 @@ class GlanceStore(HostStore):
 
     def _arrived(self, part: Part) -> str:
         """Id of the image of a part, once that is complete."""
-        future = self._rising.pop(part.id, None)
+        future = self._rising.get(part.id)
         if future is not None:
             try:
                 image = future.result()
-            except BaseException:
+            except Exception:
+                del self._rising[part.id]
                 self.places.forget_part(part)
                 raise
+            del self._rising[part.id]
             self._brought[image["id"]] = image
             self.places.learn_part(part, image["id"])
         place = self.places.part(part.id, part.owner)

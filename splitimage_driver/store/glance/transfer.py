@@ -3,7 +3,7 @@
 Memory is constant: a piece at a time. A download goes on where it was cut off,
 if the image's store can read from an offset, else it begins again. An upload
 that was cut off begins again, with a new record where Glance has not given the
-old one back.
+old one back. :attr:`Images.stopping` ends both at the next piece.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class _Reading(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def tell(self) -> int:
+        # Without it nobody believes the length, and pieces are framed one by one.
+        return self._content.tell()
 
     def readinto(self, buffer: Any) -> int:
         _go_on(self._images)
@@ -100,13 +104,17 @@ def upload(images: Images, image: str, path: Path, *, store: str = "") -> Descri
 
 
 def _state(images: Images, image: str, failures: int) -> Description:
-    """What an image has come to, once Glance answers again."""
-    for attempt in range(_ATTEMPTS):
-        time.sleep(_PAUSE * max(failures, attempt))
+    """What an image has come to, once Glance answers again, and has seen that
+    the connection is broken."""
+    for left in reversed(range(_ATTEMPTS)):
+        _go_on(images)
+        time.sleep(_PAUSE * max(failures, _ATTEMPTS - 1 - left))
         try:
-            return images.get(image)
-        except exceptions.CloudUnreachable:
-            if attempt == _ATTEMPTS - 1:
+            found = images.get(image)
+            if not left or found["status"] != api.SAVING:
+                return found
+        except (exceptions.CloudUnreachable, exceptions.CloudFailed):
+            if not left:
                 raise
     raise AssertionError
 
@@ -143,8 +151,8 @@ def _stored(image: Description, path: Path, sha512: str = "") -> Description:
 
 
 def download(images: Images, image: Mapping[str, Any], destination: Path, *,
-             sha256: str | None = None, limit: int | None = None) -> None:
-    """Write an image's data to a new file.
+             sha256: str | None = None, limit: int | None = None) -> str:
+    """Write an image's data to a new file; returns their sha256.
 
     :param image: its description
     :param sha256: of the data, where that is known
@@ -153,6 +161,8 @@ def download(images: Images, image: Mapping[str, Any], destination: Path, *,
         says
     :raises TooLarge: more than ``limit``
     :raises CloudFailed: :raises CloudUnreachable:
+    :raises NotFound: it was deleted
+    :raises Cancelled: nobody wants it any more
     """
     algorithm = image.get("os_hash_algo")
     hashes = {"sha256": hashlib.sha256()}
@@ -187,9 +197,10 @@ def download(images: Images, image: Mapping[str, Any], destination: Path, *,
                 time.sleep(_PAUSE * failures)
     if algorithm in hashes:
         verify(dict(image), str(algorithm), hashes[str(algorithm)].hexdigest())
-    if sha256 is not None and hashes["sha256"].hexdigest() != sha256:
-        raise exceptions.DigestMismatch(what=f"image {image['id']}", expected=sha256,
-                                        found=hashes["sha256"].hexdigest())
+    found = hashes["sha256"].hexdigest()
+    if sha256 is not None and found != sha256:
+        raise exceptions.DigestMismatch(what=f"image {image['id']}", expected=sha256, found=found)
+    return found
 
 
 def _pieces(images: Images, image: str, start: int) -> Iterator[bytes]:

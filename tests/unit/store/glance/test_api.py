@@ -182,6 +182,17 @@ def test_a_change_that_somebody_else_made_impossible_is_told() -> None:
         cloud.images.update(ID, {"a": None, "b": "2"}, known={"a": "1"})
 
 
+def test_a_change_that_counts_whatever_others_do_is_made_all_the_same() -> None:
+    cloud = Scripted(Reply(409, b"Property b already present."), document({"id": ID, "b": "3"}),
+                     document({"id": ID, "b": "2"}))
+    assert cloud.images.update(ID, {"b": "2"}, known={}, insist=True)["b"] == "2"
+    assert [request.document[0]["op"] for request in cloud.requests
+            if request.method == "PATCH"] == ["add", "replace"]
+    with pytest.raises(exceptions.AlreadyExists):
+        Scripted(*[Reply(409, b"no"), document({"id": ID})] * 5).images.update(
+            ID, {"b": "2"}, known={}, insist=True)
+
+
 def test_data_are_sent_and_asked_for_once() -> None:
     """Whoever sends them knows where to go on."""
     for step, error in ((LOST, ConnectionError), (Reply(503), Passing)):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from splitimage_driver import exceptions, progress
 from splitimage_driver.store.glance import api, transfer
@@ -253,8 +254,8 @@ def test_an_upload_that_breaks_every_time_is_given_up(content: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", [
-    (LOST, state("saving")), (LOST, state("killed")), (LOST, state("deleted")),
-    (LOST, Reply(404)), (BUSY, state("saving")), (Reply(409, b"saving"),),
+    (LOST, *[state("saving")] * 5), (LOST, state("killed")), (LOST, state("deleted")),
+    (LOST, Reply(404)), (BUSY, state("saving"), state("killed")), (Reply(409, b"saving"),),
     (Reply(404, b"no image"),), (Reply(410, b"gone meanwhile"),), (Reply(204), Reply(404))])
 def test_a_record_that_cannot_be_used_any_more_is_told(content: Path, steps: tuple[Step, ...],
                                                        ) -> None:
@@ -287,3 +288,19 @@ def test_what_is_wanted_no_more_ends_at_its_next_piece(tmp_path: Path, content: 
         transfer.download(images, image(), tmp_path / "file")
     with pytest.raises(exceptions.Cancelled):
         transfer.upload(images, ID, content)
+
+
+def test_the_length_is_believed(content: Path) -> None:
+    """Else the contents go up in frames of their own, one by one."""
+    cloud = Scripted(Reply(204), state("active"))
+    bodies: list[Any] = []
+    request = cloud.request
+
+    def seen(method: str, path: str, **more: Any) -> Reply:
+        if method == "PUT":
+            bodies.append(requests.utils.super_len(more["body"]))
+        return request(method, path, **more)
+
+    cloud.request = seen  # type: ignore[method-assign]
+    transfer.upload(cloud.images, ID, content)
+    assert bodies == [content.stat().st_size]
