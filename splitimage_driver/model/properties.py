@@ -16,6 +16,8 @@ completed             ``splitimage_manifest``, ``splitimage_composite``,
                       ``splitimage_size`` (of the disk as the guest sees it),
                       ``splitimage_used`` (seconds since the epoch),
                       ``splitimage_booted``
+composite             ``splitimage_unfinished``: since when it is being stored;
+                      complete ones have it no more
 manifest, part        ``splitimage_for``: image it was stored for,
                       ``splitimage_touched``: when somebody last reckoned with it,
                       ``splitimage_unreferenced``: since when nothing refers to it,

@@ -18,7 +18,8 @@ from splitimage_driver.store.glance.holdings import Access
 
 LOG = logging.getLogger(__name__)
 #: What changes when somebody reckons with an image.
-_TELLING = (holdings.FOR, holdings.TOUCHED, holdings.UNREFERENCED, "splitimage_role", "owner")
+_TELLING = (holdings.FOR, holdings.TOUCHED, holdings.UNREFERENCED, holdings.UNFINISHED_MARK,
+            "splitimage_role", "owner")
 
 
 class Removed(NamedTuple):
@@ -59,6 +60,7 @@ class _Collector:
         # written meanwhile is seen.
         self.parts = holdings.of_role(images, properties.PART, owner)
         self.manifests = holdings.of_role(images, properties.MANIFEST, owner)
+        self.touched = {each["id"]: each for each in self.manifests}
         self.completed = holdings.of_role(images, properties.COMPLETED, owner)
         self.composites = holdings.of_role(images, properties.COMPOSITE, owner)
         self.holders = {each["id"]: each for each in (
@@ -79,7 +81,9 @@ class _Collector:
 
     def _records(self, candidates: Iterable[Description]) -> Iterator[Removed]:
         for image in candidates:
-            if image["status"] in holdings.RECORD and self._old(image):
+            unfinished = (image["status"] in holdings.RECORD
+                          or holdings.UNFINISHED_MARK in image)
+            if unfinished and self._old(image):
                 yield from self._remove(image, "whoever made it has stopped")
 
     def _unused(self, candidates: Iterable[Description], used: set[str]) -> Iterator[Removed]:
@@ -106,7 +110,10 @@ class _Collector:
                 yield from self._remove(image, "nothing refers to it")
 
     def _old(self, image: Description) -> bool:
-        return time.time() - holdings.moment(image) >= self.grace
+        """Whoever stores a record touches its manifest, not the record itself."""
+        manifest = self.touched.get(str(image.get("splitimage_manifest")), image)
+        last = max(map(holdings.moment, (image, manifest)))
+        return time.time() - last >= self.grace
 
     def _due(self, image: Description) -> bool:
         """Whether its time is over; it begins when it is first found unreferenced."""

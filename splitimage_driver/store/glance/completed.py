@@ -197,15 +197,8 @@ class CompletedImages:
             return []
         images = self.all(owner=self.project)
         needed = {image.id for image in images if image.id == keep or self._users(image)}
-        removed = []
-        for image in surplus(images, limits, now=time.time(), protected=needed):
-            LOG.info("deleting image %s (%s), over the limits of project %s", image.name,
-                     image.id, self.project)
-            try:
-                self.delete(image)
-                removed.append(image)
-            except (exceptions.NotFound, exceptions.NotPermitted, exceptions.InUse) as error:
-                LOG.warning("image %s stays: %s", image.name, error)
+        removed = self._delete_all(
+            surplus(images, limits, now=time.time(), protected=needed), "over the limits")
         left = [image for image in images if image not in removed]
         still = limits.full(len(left), sum(image.disk_size for image in left))
         if still:
@@ -213,7 +206,21 @@ class CompletedImages:
                         self.project, still)
         return removed
 
+    def _delete_all(self, images: Iterable[Image], reason: str) -> list[Image]:
+        """Returns those that are gone."""
+        removed = []
+        for image in images:
+            LOG.info("deleting image %s (%s) of project %s, %s", image.name, image.id,
+                     self.project, reason)
+            try:
+                self.delete(image)
+                removed.append(image)
+            except (exceptions.NotFound, exceptions.NotPermitted, exceptions.InUse) as error:
+                LOG.warning("image %s stays: %s", image.name, error)
+        return removed
+
     def _make_room(self) -> bool:
         """Once, when a quota has no room: the less recently used half goes."""
-        images = self.all(owner=self.project)
-        return bool(images and self.prune(Limits(max_count=max(1, len(images) // 2))))
+        images = sorted((image for image in self.all(owner=self.project)
+                         if not self._users(image)), key=lambda image: image.last_used)
+        return bool(self._delete_all(images[:(len(images) + 1) // 2], "the quota has no room"))

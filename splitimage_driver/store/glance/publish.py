@@ -1,10 +1,10 @@
 """Records into Glance: what refers to others is finished last.
 
 An image is created first, with all its properties and no data; then its
-manifest; its data, which make it active, come last. A composite is hidden until
-then. What a crash leaves is a record without data, and manifests without a
-finished holder: nobody takes either for anything, and the collector removes
-them.
+manifest; its data, which make it active, come last. A composite is hidden, and
+marked as unfinished, until then. What a crash leaves is a record without data, a
+composite with that mark, and manifests without a finished holder: nobody takes
+them for anything, and the collector removes them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from oslo_log import log as logging
@@ -70,14 +70,13 @@ class Publisher:
         if self.purpose:
             known["splitimage_for"] = self.purpose
         with self._undone() as made:
-            image = self.images.create(part.name, known, protected=True)
-            made.append(image["id"])
-            self._manifest(holder, image["id"], part.name,
-                           records.pack(part, manifest), made)
-            if blob is not None:
-                return transfer.upload(self.images, image["id"], blob, store=self.store)
-            with self._file(EMPTY) as path:
-                return transfer.upload(self.images, image["id"], path, store=self.store)
+            image = self._record(made, part.name, known, protected=True)
+            self._manifest(holder, image, part.name, records.pack(part, manifest), made)
+            if blob is None:
+                with self._file(EMPTY) as path:
+                    return transfer.upload(self.images, image, path, store=self.store)
+            with self._alive(holder):
+                return transfer.upload(self.images, image, blob, store=self.store)
 
     # -- composites -------------------------------------------------------------------
 
@@ -102,14 +101,15 @@ class Publisher:
             fresh = msgspec.structs.replace(composite, id=str(uuid.uuid4()))
             holder = str(uuid.uuid4())
             with self._undone() as made:
-                image = self.images.create(
-                    fresh.name, properties.of_composite(fresh, holder, links),
+                image = self._record(
+                    made, fresh.name, {**properties.of_composite(fresh, holder, links),
+                                       holdings.UNFINISHED_MARK: holdings.now()},
                     image=fresh.id, disk_format="qcow2", min_disk=gib(fresh.base.virtual_size))
-                made.append(image["id"])
-                self._manifest(holder, image["id"], fresh.name,
-                               records.pack(fresh, tree, parts), made)
-                transfer.upload(self.images, image["id"], disk)
-                return self.images.update(image["id"], {"os_hidden": False})
+                self._manifest(holder, image, fresh.name, records.pack(fresh, tree, parts), made)
+                with self._alive(holder):
+                    transfer.upload(self.images, image, disk)
+                return self.images.update(image, {"os_hidden": False,
+                                                  holdings.UNFINISHED_MARK: None})
 
         return self._again(attempt)
 
@@ -124,22 +124,21 @@ class Publisher:
         def attempt() -> Description:
             holder = str(uuid.uuid4())
             with self._undone() as made:
-                mine = self.images.create(
-                    image.name, properties.of_completed(image, holder, system),
+                mine = self._record(
+                    made, image.name, properties.of_completed(image, holder, system),
                     disk_format="qcow2", min_disk=gib(image.virtual_size))
-                made.append(mine["id"])
                 began = time.monotonic()
-                self._manifest(holder, mine["id"], image.name, records.pack(None, tree), made)
+                self._manifest(holder, mine, image.name, records.pack(None, tree), made)
                 # Until then somebody may still create a record as old as this.
                 time.sleep(max(0.0, _SECOND - (time.monotonic() - began)))
-                leader = self._leader(mine["id"], image.recipe)
+                leader = self._leader(mine, image.recipe)
                 if leader is None:
                     with self._alive(holder):
-                        done = transfer.upload(self.images, mine["id"], disk)
+                        done = transfer.upload(self.images, mine, disk)
                     leader = self._older(done, image.recipe)
                 if leader is None:
                     return done
-            self.discard(mine["id"], holder)
+            self.discard(*reversed(made))
             return leader
 
         return self._again(attempt)
@@ -215,11 +214,19 @@ class Publisher:
 
     # -- common -----------------------------------------------------------------------
 
+    def _record(self, made: list[str], name: str, known: dict[str, str], *, image: str = "",
+                **attributes: Any) -> str:
+        """Create a record; it is noted in ``made`` first, because the answer may
+        be lost. Returns its id."""
+        image = image or str(uuid.uuid4())
+        made.append(image)
+        self.images.create(name, known, image=image, **attributes)
+        return image
+
     def _manifest(self, image: str, holder: str, name: str, data: bytes,
                   made: list[str]) -> None:
-        self.images.create(f"{name}.manifest", properties.of_manifest(holder), image=image,
-                           protected=True)
-        made.append(image)
+        self._record(made, f"{name}.manifest", properties.of_manifest(holder), image=image,
+                     protected=True)
         with self._file(data) as path:
             transfer.upload(self.images, image, path, store=self.store)
 

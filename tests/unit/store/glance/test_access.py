@@ -10,7 +10,7 @@ import pytest
 from splitimage_driver import exceptions
 from splitimage_driver.model import properties
 from splitimage_driver.model.part import FILESET
-from splitimage_driver.store.glance import access
+from splitimage_driver.store.glance import access, holdings
 from splitimage_driver.store.glance.api import Description
 from tests.imagerecords import Records
 from tests.unit.store.glance.fake import FakeGlance, Killed, writes
@@ -284,6 +284,31 @@ def test_records_go_when_their_publisher_has_stopped(glance: FakeGlance, alpha: 
     glance.age(GRACE)
     removed = {each.image for each in access.collect(alpha.images, "alpha", grace=GRACE)}
     assert removed == {lamp["id"], part["id"], held(part), completed["id"], held(completed)}
+
+
+def test_a_long_upload_lives_as_long_as_its_manifest_is_touched(
+        glance: FakeGlance, alpha: Records) -> None:
+    completed = alpha.completed(alpha.composite("other"), whole=False)
+    glance.age(GRACE)
+    access.touch(alpha.images, held(completed))
+    assert access.collect(alpha.images, "alpha", grace=GRACE) == []
+    assert completed["id"] in glance.images
+
+
+def test_a_composite_that_was_never_shown_goes_with_its_parts(
+        glance: FakeGlance, alpha: Records) -> None:
+    """Its publisher died when all of its data were there."""
+    lamp = alpha.composite("lamp", apache=alpha.part())
+    shown = alpha.composite("other", mysql=alpha.part("mysql"))
+    alpha.images.update(lamp["id"], {"os_hidden": True, holdings.UNFINISHED_MARK: "1.0"})
+    assert access.collect(alpha.images, "alpha", grace=GRACE) == []
+    glance.age(GRACE)
+    access.collect(alpha.images, "alpha", grace=GRACE)
+    assert lamp["id"] not in glance.images and held(lamp) not in glance.images
+    glance.age(GRACE)
+    access.collect(alpha.images, "alpha", grace=GRACE)
+    assert {shown["id"], held(shown), restore(shown)} <= glance.images.keys()
+    assert restore(lamp) not in glance.images
 
 
 def test_what_is_not_to_be_removed_is_not(

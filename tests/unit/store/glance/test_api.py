@@ -246,6 +246,11 @@ def test_a_refusal_is_told_at_once(status: int, error: type[exceptions.SplitImag
         assert "No because <so>" in str(raised.value)
 
 
+def test_a_full_store_is_no_quota() -> None:
+    with pytest.raises(exceptions.ServiceFull, match="has no room: Image storage"):
+        Scripted(Reply(413, b"Image storage media is full: no space")).images.get(ID)
+
+
 def test_a_refusal_without_reason_tells_its_number() -> None:
     with pytest.raises(exceptions.CloudRefused, match="HTTP status 418"):
         Scripted(Reply(418)).images.get(ID)
