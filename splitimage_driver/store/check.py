@@ -55,7 +55,7 @@ class Checker:
             return
         yield from self._scratch(repair)
         yield from self._files(repair)
-        yield from self._records()
+        yield from self._records(repair)
         yield from self._servers(repair)
         if repair:
             self.release_dead()
@@ -100,11 +100,15 @@ class Checker:
             leased = self.contents.leased(connection, target, digest)
         young = self.contents.young(target, digest, self.grace)
         if fault and (used or leased or young):
-            yield Finding(kind=DAMAGED, subject=self._shown(path), detail=fault)
+            yield self._damaged(target, path, digest, fault, repair=repair)
         elif not used and not leased and path.exists():
             removed = bool(repair and self.contents.collect({(target, digest)}, grace=self.grace))
             yield Finding(kind=UNREFERENCED, subject=self._shown(path), repaired=removed,
                           detail=fault or self._detail("nothing refers to it", young))
+
+    def _damaged(self, target: str, path: Path, digest: str, fault: str, *,
+                 repair: bool) -> Finding:
+        return Finding(kind=DAMAGED, subject=self._shown(path), detail=fault)
 
     def _fault(self, target: str, path: Path, digest: str, operation: Operation) -> str:
         """What is wrong with an object's content; "" if nothing."""
@@ -134,7 +138,7 @@ class Checker:
 
     # -- records --------------------------------------------------------------
 
-    def _records(self) -> Iterator[Finding]:
+    def _records(self, repair: bool) -> Iterator[Finding]:
         with self.database.reading() as connection:
             rows = [(model, row) for model in MODELS for row in self.tables.raw(connection, model)]
             uses = {tuple(row) for row in connection.execute("SELECT * FROM uses")}
@@ -157,8 +161,12 @@ class Checker:
                         (what, holder, owner, target, digest)).fetchone():
                     continue
                 name = self.tables.name(connection, what, holder)
-            yield Finding(kind=MISSING, subject=f"{what} {name}",
-                          detail=f"it needs {target} {digest}, which is not there")
+            yield self._missing(what, holder, f"{what} {name}", target, digest, repair=repair)
+
+    def _missing(self, what: str, holder: str, subject: str, target: str, digest: str, *,
+                 repair: bool) -> Finding:
+        return Finding(kind=MISSING, subject=subject,
+                       detail=f"it needs {target} {digest}, which is not there")
 
     def _servers(self, repair: bool) -> Iterator[Finding]:
         for path in sorted((self.root / "servers").iterdir()):

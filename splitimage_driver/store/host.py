@@ -250,9 +250,12 @@ class HostStore(base.Store):
             raise self._database.corrupt(f"its history cannot be read: {error}") from error
 
     def check(self, *, repair: bool = False) -> Iterator[Finding]:
-        return Checker(self._root, self._database, self._tables, self._contents, self._scratch,
-                       self._locks, self._release_dead,
-                       grace=self._options.grace).run(repair=repair)
+        return self._checker()(
+            self._root, self._database, self._tables, self._contents, self._scratch, self._locks,
+            self._release_dead, grace=self._options.grace).run(repair=repair)
+
+    def _checker(self) -> Callable[..., Checker]:
+        return Checker
 
     # -- common ---------------------------------------------------------------
 

@@ -129,6 +129,14 @@ class Cache:
                     self.forget(image)
                 total -= size
 
+    def copies(self, digest: str) -> list[str]:
+        """Ids of the images whose data an object is, if it is nothing else."""
+        if self._needed(digest):
+            return []
+        return [str(row["holder"]) for row in self.contents.database.query(
+            "SELECT holder FROM uses WHERE kind = ? AND target = ? AND digest = ?"
+            " ORDER BY holder", CACHE, OBJECT, digest)]
+
     def _needed(self, digest: str) -> bool:
         """Whether it stays here even if it is let go."""
         with self.contents.database.reading() as connection:

@@ -1,4 +1,5 @@
-"""``store check`` in the image service: is everything there, readable, needed?
+"""``store check`` of copies on this host, and in the image service: is everything
+there, readable, needed?
 
 Data are compared with their digests when they are fetched, not here: Glance keeps
 a hash of its own, and looks after its stores.
@@ -7,16 +8,50 @@ a hash of its own, and looks after its stores.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 from splitimage_driver import exceptions
 from splitimage_driver.model import properties
 from splitimage_driver.model.part import FILESET
 from splitimage_driver.progress import Operation
+from splitimage_driver.store import check
 from splitimage_driver.store.check import DAMAGED, LEFTOVER, MISSING, UNREFERENCED
+from splitimage_driver.store.contents import OBJECT
 from splitimage_driver.store.glance import access, api, holdings
 from splitimage_driver.store.glance.api import Description
+from splitimage_driver.store.glance.cache import CACHE, Cache
 from splitimage_driver.store.glance.reader import UNREADABLE, Reader
 from splitimage_driver.store.records import ACCESS, Finding
+
+
+class HostChecker(check.Checker):
+    """One inspection of this host, where a copy that is damaged or gone is no
+    loss: it is fetched again."""
+
+    def __init__(self, cache: Cache, *about: Any, **options: Any) -> None:
+        super().__init__(*about, **options)
+        self.cache = cache
+
+    def _damaged(self, target: str, path: Path, digest: str, fault: str, *,
+                 repair: bool) -> Finding:
+        images = self.cache.copies(digest) if target == OBJECT else []
+        if not images:
+            return super()._damaged(target, path, digest, fault, repair=repair)
+        if repair:
+            for image in images:
+                self.cache.forget(image)
+        return Finding(kind=LEFTOVER, subject=self._shown(path), repaired=repair,
+                       detail=f"it is a copy of image {', '.join(images)}, and {fault}")
+
+    def _missing(self, what: str, holder: str, subject: str, target: str, digest: str, *,
+                 repair: bool) -> Finding:
+        if what != CACHE:
+            return super()._missing(what, holder, subject, target, digest, repair=repair)
+        if repair:
+            self.cache.forget(holder)
+        return Finding(kind=LEFTOVER, subject=f"image {holder}", repaired=repair,
+                       detail=f"the copy of it on this host, {target} {digest}, is gone")
 
 
 class Checker:
@@ -43,7 +78,11 @@ class Checker:
         """
         yield from self._records()
         if repair:
-            yield from map(put_right, access.reconcile_all(self.images, self.images.project))
+            try:
+                yield from map(put_right, access.reconcile_all(self.images, self.images.project))
+            except (exceptions.NotPermitted, exceptions.QuotaExceeded) as error:
+                # As of a member whose composite an administrator has published.
+                yield Finding(kind=ACCESS, subject=self.images.where, detail=str(error))
             for gone in access.collect(self.images, self.images.project, grace=self.grace):
                 yield Finding(kind=UNREFERENCED, repaired=True, detail=gone.reason,
                               subject=f"{gone.role} {gone.name} ({gone.image})")

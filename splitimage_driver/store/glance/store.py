@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -23,7 +25,7 @@ from splitimage_driver.store.contents import ADOPTED, PART
 from splitimage_driver.store.glance import access, holdings
 from splitimage_driver.store.glance.api import Description, Images, Transport
 from splitimage_driver.store.glance.cache import Cache
-from splitimage_driver.store.glance.check import Checker, put_right
+from splitimage_driver.store.glance.check import Checker, HostChecker, put_right
 from splitimage_driver.store.glance.completed import CompletedImages
 from splitimage_driver.store.glance.places import Places
 from splitimage_driver.store.glance.publish import Publisher
@@ -32,6 +34,8 @@ from splitimage_driver.store.host import HostStore, Options
 from splitimage_driver.store.records import Finding
 
 LOG = logging.getLogger(__name__)
+#: Event of the history: leftovers were looked for.
+_COLLECTED = "collected"
 
 
 class Own(Protocol):
@@ -292,6 +296,7 @@ class GlanceStore(HostStore):
         self._settle(links)
         if composite.public or (known and known.image["visibility"] != "private"):
             self._publish_access(saved, public=composite.public)
+        self._tidy()
         return saved
 
     def taken(self, name: str) -> bool:
@@ -381,6 +386,7 @@ class GlanceStore(HostStore):
         self.images_api.delete(image)
         self.places.forget(image)
         access.reconcile(self.images_api, image, last=composite)
+        self._tidy()
 
     # -- completed images -------------------------------------------------------------------
 
@@ -420,15 +426,35 @@ class GlanceStore(HostStore):
                      max_count: int | None = None, max_bytes: int | None = None) -> list[Image]:
         if owner not in (None, self.project):
             return []
-        return self.completed.prune(self._limits.but(max_age=max_age, max_count=max_count,
-                                                     max_bytes=max_bytes))
+        removed = self.completed.prune(self._limits.but(max_age=max_age, max_count=max_count,
+                                                        max_bytes=max_bytes))
+        self._tidy()
+        return removed
 
     def _users(self, image: Image) -> list[str]:
         """Servers of this host."""
         with self._database.reading() as connection:
             return self._tables.users_of_image(connection, image)
 
+    # -- leftovers ------------------------------------------------------------------------
+
+    def _tidy(self) -> None:
+        """What commands that were killed have left in the image service goes, as
+        far as it is due. Nothing more is due before the grace time is over once
+        more; listing all that a project has takes time."""
+        last = self.history(_COLLECTED, limit=1)
+        if last and 0 <= time.time() - float(str(last[0]["time"])) < self.own.grace:
+            return
+        try:
+            removed = access.collect(self.images_api, self.project, grace=self.own.grace)
+            self.record(_COLLECTED, {"removed": len(removed)})
+        except exceptions.SplitImageError as error:
+            LOG.warning("cannot look for leftovers: %s", error)
+
     # -- both places --------------------------------------------------------------------
+
+    def _checker(self) -> Callable[..., HostChecker]:
+        return functools.partial(HostChecker, self.cache)
 
     def check(self, *, repair: bool = False) -> Iterator[Finding]:
         yield from super().check(repair=repair)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from splitimage_driver import exceptions
 from splitimage_driver.model import properties
 from splitimage_driver.model.entry import FileEntry
 from splitimage_driver.model.part import FILESET, SOFTWARE, Layer, Part, PartManifest
+from splitimage_driver.model.server import Server
 from splitimage_driver.store.glance.store import GlanceStore
 from splitimage_driver.store.records import Finding
 from tests.imagerecords import Records
@@ -140,3 +141,62 @@ def test_a_part_that_lost_its_manifest_can_be_deleted(
     assert page["id"] not in glance.images
     with pytest.raises(exceptions.InUse, match="composite lamp"):
         store.delete_part("used")
+
+
+# -- copies on this host -----------------------------------------------------------
+
+
+def copied(store: GlanceStore, alpha: Records) -> tuple[Path, str]:
+    """A file of the cache, and the image it is a copy of."""
+    lamp = alpha.composite()
+    found = store.composite("lamp").base.disk
+    store.places.reader.cache.path(lamp)
+    return store._contents.path(found), lamp["id"]
+
+
+def here(store: GlanceStore, *, repair: bool) -> list[Finding]:
+    """Without what is put right of who sees what."""
+    return [each for each in store.check(repair=repair) if each.kind != "access"]
+
+
+def damage(path: Path) -> None:
+    path.chmod(0o600)
+    path.write_bytes(b"x" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("harm", [damage, Path.unlink])
+def test_a_copy_that_is_damaged_or_gone_is_no_loss(
+        store: GlanceStore, alpha: Records, harm: Callable[[Path], None]) -> None:
+    path, image = copied(store, alpha)
+    harm(path)
+    for repair in (False, True):
+        (found,) = here(store, repair=repair)
+        assert (found.kind, found.repaired, found.harmless) == ("leftover", repair, True)
+        assert image in found.subject + found.detail
+    assert list(store.check()) == []
+    assert store.places.reader.cache.path(alpha.images.get(image)).read_bytes() == alpha.disk
+
+
+def test_a_damaged_disk_of_a_server_is_a_loss(store: GlanceStore, alpha: Records) -> None:
+    path, image = copied(store, alpha)
+    store.save_server(Server(
+        id="s1", name="web", composite=image, parts=(), image="", disk=path.name, directory="",
+        owner="alpha", created=1.0, ports={}))
+    damage(path)
+    assert [each.kind for each in here(store, repair=True)] == ["damaged"]
+    path.unlink()
+    # The server needs it; the copy is another matter.
+    assert sorted(each.kind for each in here(store, repair=True)) == ["leftover", "missing"]
+
+
+def test_what_may_not_be_put_right_keeps_from_nothing_else(
+        store: GlanceStore, alpha: Records, glance: FakeGlance) -> None:
+    """An administrator has published a composite, its owner may not publish its
+    parts."""
+    lamp = alpha.composite(apache=alpha.part("apache"))
+    lost = alpha.manifest("11111111-2222-3333-4444-555555555555")
+    glance.user("admin", admin=True).update(lamp["id"], {"visibility": "public"})
+    found = list(store.check(repair=True))
+    assert {(each.kind, each.repaired) for each in found} == {
+        ("access", False), ("unreferenced", True)}
+    assert lost["id"] not in glance.images

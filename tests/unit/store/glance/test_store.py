@@ -695,3 +695,69 @@ def test_each_host_keeps_its_own_state(store: GlanceStore, alpha: Records, store
     assert stores(alpha.images).history("assembly") == []
     assert store.location == "cloud in memory"
     assert (tmp_path / "mine" / "splitimage.db").exists()
+
+
+# -- leftovers ---------------------------------------------------------------------
+
+
+def test_what_the_killed_have_left_goes_with_the_next_change(
+        store: GlanceStore, gold: Gold, alpha: Records, glance: FakeGlance) -> None:
+    lamp = gold.saved("lamp")
+    lost = alpha.manifest(str(uuid.uuid4()))
+    rising = alpha.part("rising", data=None)
+    young = alpha.part("young", data=None)
+    glance.age(9999, rising["id"], held := properties.manifest(rising))
+    forget(store)
+    store.save_composite(msgspec.structs.replace(lamp, notes=("x",)), replace=True)
+    assert not {lost["id"], rising["id"], held} & glance.images.keys()
+    assert young["id"] in glance.images
+
+
+def forget(store: GlanceStore) -> None:
+    """That leftovers were looked for."""
+    with store._database.writing() as connection:
+        connection.execute("DELETE FROM history")
+
+
+def looks(glance: FakeGlance) -> int:
+    return sum("splitimage_role=manifest" in path and "visibility=all" in path
+               for _, path in glance.requests)
+
+
+def test_leftovers_are_looked_for_once_in_the_grace_time(
+        store: GlanceStore, gold: Gold, alpha: Records, stores: Stores,
+        glance: FakeGlance) -> None:
+    gold.saved("lamp")
+    assert looks(glance)
+    glance.requests.clear()
+    gold.saved("web")
+    store.prune_images()
+    assert looks(glance) == 0
+    forget(store)
+    store.prune_images()
+    assert looks(glance)
+    hasty = stores(alpha.images, grace=0)
+    for work in (hasty.prune_images, lambda: hasty.delete_composite("lamp")):
+        glance.requests.clear()
+        work()
+        assert looks(glance)
+
+
+@pytest.mark.parametrize("error", [
+    exceptions.CloudUnreachable(where="cloud", reason="gone"),
+    exceptions.CloudFailed(where="cloud", what="list images", reason="busy")])
+def test_leftovers_fail_no_command(store: GlanceStore, gold: Gold, glance: FakeGlance,
+                                   error: Exception) -> None:
+    composite = gold.composite("lamp")
+
+    def before(method: str, path: str) -> None:
+        if "splitimage_role=completed" in path:
+            raise error
+
+    glance.before = before
+    saved = store.save_composite(composite)
+    assert store.composite("lamp") == saved
+    glance.live()
+    glance.requests.clear()
+    store.prune_images()  # it was not done, so it is tried again
+    assert looks(glance)
