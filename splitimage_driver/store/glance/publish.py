@@ -70,7 +70,8 @@ class Publisher:
         if self.purpose:
             known["splitimage_for"] = self.purpose
         with self._undone() as made:
-            image = self._record(made, part.name, known, protected=True)
+            image = self._record(made, part.name, known, protected=True,
+                                 visibility=api.PRIVATE)
             self._manifest(holder, image, part.name, records.pack(part, manifest), made)
             if blob is None:
                 with self._file(EMPTY) as path:
@@ -126,7 +127,8 @@ class Publisher:
             with self._undone() as made:
                 mine = self._record(
                     made, image.name, properties.of_completed(image, holder, system),
-                    disk_format="qcow2", min_disk=gib(image.virtual_size))
+                    disk_format="qcow2", min_disk=gib(image.virtual_size),
+                    visibility=api.PRIVATE)
                 began = time.monotonic()
                 self._manifest(holder, mine, image.name, records.pack(None, tree), made)
                 # Until then somebody may still create a record as old as this.
@@ -226,7 +228,7 @@ class Publisher:
     def _manifest(self, image: str, holder: str, name: str, data: bytes,
                   made: list[str]) -> None:
         self._record(made, f"{name}.manifest", properties.of_manifest(holder), image=image,
-                     protected=True)
+                     protected=True, visibility=api.PRIVATE)
         with self._file(data) as path:
             transfer.upload(self.images, image, path, store=self.store)
 

@@ -105,7 +105,7 @@ def test_a_part_is_hidden_protected_and_has_its_manifest(
     for each in (image, manifest):
         assert (each["status"], each["os_hidden"], each["protected"]) == ("active", True, True)
         assert (each["disk_format"], each["container_format"]) == ("raw", "bare")
-        assert each["visibility"] != "public"
+        assert each["visibility"] == "private"
     assert image["name"] == "apache"
     assert properties.digest(image) == MANIFEST.digest
     assert glance.data[image["id"]] == (contents or EMPTY)
@@ -307,6 +307,7 @@ def test_a_completed_image_has_its_manifest(publisher: Publisher, glance: FakeGl
                                             disk: Path) -> None:
     image = glance.images[publisher.completed(completed(), TREE, LINK.digest, disk)["id"]]
     assert (image["status"], image["os_hidden"], image["disk_format"]) == ("active", True, "qcow2")
+    assert image["visibility"] == "private"
     assert image["min_disk"] == 1
     assert glance.data[image["id"]] == DISK
     assert properties.completed(image, 0.0).recipe == RECIPE
