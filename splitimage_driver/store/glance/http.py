@@ -20,11 +20,11 @@ from splitimage_driver.store.glance.api import Answer
 _BROKEN = (keystoneauth1.exceptions.ConnectionError, requests.exceptions.ConnectionError,
            requests.exceptions.ChunkedEncodingError, requests.exceptions.Timeout,
            urllib3.exceptions.HTTPError, OSError)
-#: Nobody is at the place that was given, or the catalogue has none.
-_ABSENT = (keystoneauth1.exceptions.ConnectFailure, keystoneauth1.exceptions.DiscoveryFailure,
-           keystoneauth1.exceptions.CatalogException,
-           openstack.exceptions.ServiceDisabledException,
-           openstack.exceptions.ServiceDiscoveryException)
+#: What is the user's own; else nobody is at the place that was given, or the
+#: catalogue has none, or nothing there that is understood.
+_REFUSED = (keystoneauth1.exceptions.Unauthorized, keystoneauth1.exceptions.Forbidden,
+            keystoneauth1.exceptions.AuthorizationFailure,
+            keystoneauth1.exceptions.AuthPluginException)
 #: What openstacksdk calls a cloud that has no name in ``clouds.yaml``.
 _UNNAMED = ("", "defaults", "envvars")
 _POOL = re.compile(r":? *HTTPS?ConnectionPool\(")
@@ -88,9 +88,11 @@ class HttpTransport:
         self.project = str(project)
 
     def _denied(self, error: Exception) -> exceptions.SplitImageError:
-        if isinstance(error, _ABSENT):
-            return exceptions.CloudUnreachable(where=self.where, reason=_told(error))
-        return exceptions.NotPermitted(where=self.where, what="log in", reason=_told(error))
+        if isinstance(error, _REFUSED):
+            return exceptions.NotPermitted(where=self.where, what="log in", reason=_told(error))
+        if isinstance(error, keystoneauth1.exceptions.HttpError):
+            return exceptions.CloudFailed(where=self.where, what="log in", reason=_told(error))
+        return exceptions.CloudUnreachable(where=self.where, reason=_told(error))
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str],
                 body: bytes | BinaryIO | None = None) -> Answer:

@@ -54,8 +54,12 @@ class Connection:
      "cloud mine does not answer: none in R"),
     (openstack.exceptions.ServiceDisabledException("no image here"), exceptions.CloudUnreachable,
      "cloud mine does not answer: no image here"),
+    (openstack.exceptions.NotSupported("no supported versions"), exceptions.CloudUnreachable,
+     "cloud mine does not answer: no supported versions"),
     (keystoneauth1.exceptions.Unauthorized("who are you"), exceptions.NotPermitted,
      "cloud mine does not permit to log in: who are you (HTTP 401)"),
+    (keystoneauth1.exceptions.InternalServerError("database is locked"), exceptions.CloudFailed,
+     "cloud mine failed to log in: database is locked (HTTP 500)"),
 ])
 def test_who_cannot_log_in_is_told_why(raised: Exception,
                                        error: type[exceptions.SplitImageError],
