@@ -69,9 +69,8 @@ def test_answers_of_the_administrator_are_in_the_recipe(api: Api, alpha: Stock,
     record = bundle.of(Composite, held)
     decided = Answer(b"etc/x", ("apache", "mysql"), "keep")
     other = Answer(b"etc/y", ("apache", "php"), "keep")
-    glance.data[held] = records.pack(
-        msgspec.structs.replace(record, answers=(decided, other)), bundle.manifest, bundle.parts)
-    glance.images[held]["size"] = len(glance.data[held])
+    glance.put(held, records.pack(
+        msgspec.structs.replace(record, answers=(decided, other)), bundle.manifest, bundle.parts))
     answer = api.plan("alpha", composite="lamp", parts=["apache", "mysql"])
     assert answer["recipe"] == recipe(record.base.disk, [
         record.parts[name].id for name in ("apache", "common", "mysql")], [decided])
@@ -226,8 +225,7 @@ def test_a_manifest_that_is_none_is_refused(api: Api, alpha: Stock, glance: Fake
     composite = alpha.composite("lamp")
     for data in (b"", b"x" * 600, records.pack(None, b"tree"),
                  glance.data[composite["splitimage_manifest"]][:-5]):
-        glance.data[composite["splitimage_manifest"]] = data
-        glance.images[composite["splitimage_manifest"]]["size"] = len(data)
+        glance.put(composite["splitimage_manifest"], data)
         status, reason = api.plan("alpha", composite="lamp", parts=["mysql"])
         assert (status, composite["splitimage_manifest"] in reason) == (400, True), reason
 

@@ -71,6 +71,12 @@ class FakeGlance:
     def user(self, project: str, *, admin: bool = False) -> Images:
         return Images(FakeUser(self, project, admin))
 
+    def put(self, name: str, content: bytes) -> None:
+        """Give an image these data, whatever it had."""
+        self.data[name] = content
+        self.images[name].update(size=len(content), os_hash_algo="sha512",
+                                 os_hash_value=hashlib.sha512(content).hexdigest())
+
     def age(self, seconds: float, *images: str) -> None:
         """As if all that has happened to them had happened earlier.
 
@@ -248,9 +254,8 @@ class FakeUser:
         image = self._own(name)
         if image["status"] != "queued":
             raise Refusal(409, image["status"])
-        self.glance.data[name] = content
-        image.update(status="active", size=len(content), os_hash_algo="sha512",
-                     os_hash_value=hashlib.sha512(content).hexdigest())
+        image["status"] = "active"
+        self.glance.put(name, content)
         self._changed(image)
         return b""
 
