@@ -157,12 +157,12 @@ class PlanService:
         images = self.store.near(composite, wanted.parts, [f.id for f in wanted.filesets], limit)
         if images is None:
             images = self.store.images(composite=composite.id)
-        images = [image for image in images if image.owner == self.owner
-                  or (image.public and image.owner == composite.owner)]
-        if wanted.exact is not None and all(i.id != wanted.exact.id for i in images):
-            images.append(wanted.exact)
+        # The exact one is not ranked: others may be nearer to this host.
+        exact = [] if wanted.exact is None else [wanted.exact]
+        images = [image for image in images if image.id not in {each.id for each in exact} and (
+            image.owner == self.owner or (image.public and image.owner == composite.owner))]
         if len(images) <= limit:
-            return images
+            return images + exact
         known = {name: self.store.part(ref.id, owner=composite.owner)
                  for name, ref in composite.parts.items()}
         known |= {fileset.id: fileset for fileset in wanted.filesets}
@@ -170,7 +170,7 @@ class PlanService:
             images, {name: known[name] for name in (*wanted.parts,
                                                     *(f.id for f in wanted.filesets))},
             known, cost=pricing.equation, rates=pricing.weighing.rates, limit=limit,
-            fetched=lambda image: self._fetched(image.disk, image.disk_size))
+            fetched=lambda image: self._fetched(image.disk, image.disk_size)) + exact
 
     def _candidates(self, wanted: Goal, images: Sequence[Image]) -> Iterator[Candidate]:
         """The base, and these."""

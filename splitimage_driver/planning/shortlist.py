@@ -21,21 +21,25 @@ from splitimage_driver.planning.difference import settled
 def nearest(images: Iterable[Image], wanted: Mapping[str, Part], known: Mapping[str, Part], *,
             cost: Cost, rates: Rates, limit: int,
             fetched: Callable[[Image], int] = lambda image: 0) -> list[Image]:
-    """At most ``limit`` images, the nearest first; ties go to the lower id.
+    """At most ``limit`` images, the nearest first; ties go to the one with fewer
+    parts that are not known, then to the lower id.
 
     :param wanted: parts of the request by name, file sets by id
-    :param known: likewise, all that there are
+    :param known: likewise, all whose size is known; of what else an image has
+        only the number counts
     :param fetched: bytes of an image's disk that are not on this host
     """
-    def seconds(image: Image) -> float:
+    def distance(image: Image) -> tuple[float, int, str]:
         has = {*image.parts, *image.filesets}
         lack = [part for name, part in wanted.items() if name not in has]
-        much = [known[name] for name in has - wanted.keys() if name in known]
+        excess = has - wanted.keys()
+        much = [known[name] for name in excess & known.keys()]
         amounts = Amounts(missing=sum(part.files for part in lack),
                           missing_bytes=sum(part.size for part in lack),
                           excess=sum(part.files for part in much),
                           excess_bytes=sum(part.size for part in much))
         fetch = fetched(image) / rates.bandwidth if cost.unit == "s" else 0.0
-        return settled(total(cost(amounts, rates)) + fetch)
+        return (settled(total(cost(amounts, rates)) + fetch), len(excess - known.keys()),
+                image.id)
 
-    return sorted(images, key=lambda image: (seconds(image), image.id))[:limit]
+    return sorted(images, key=distance)[:limit]

@@ -321,6 +321,92 @@ def test_equations_by_name(world: World) -> None:
         service.plan(request("mysql"), cost="no-such")
 
 
+def test_of_many_images_the_nearest_are_compared_file_by_file(
+        world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = world.service()
+    for parts in ("apache",), ("mysql",), ("php",), ("apache", "php"), ("mysql", "php"):
+        service.assemble(request(*parts))
+    wanted = request("apache", "mysql", "php")
+    every = service.plan(wanted)
+    assert len(every.considered) == 6
+    read: list[str] = []
+    manifest = world.store.manifest
+
+    def reading(digest: str) -> Manifest:
+        read.append(digest)
+        return manifest(digest)
+
+    monkeypatch.setattr(world.store, "manifest", reading)
+    world.conf.set_override("shortlist", 2, group="planning")
+    few = service.plan(wanted)
+    assert few.estimate == every.estimate
+    # The base is always among them.
+    assert {e.candidate.name for e in few.considered} == {
+        "lamp", "lamp+mysql+php", every.considered[1].candidate.name}
+    assert len(set(read)) == 3
+
+
+def test_the_exact_one_is_among_the_few_however_far(world: World,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    service = world.service()
+    for parts in ("apache",), ("mysql",), ("php",), ("apache", "php"):
+        service.assemble(request(*parts))
+    exact = world.store.image("lamp+php").disk
+    monkeypatch.setattr(world.store, "is_local", lambda digest: digest != exact)
+    monkeypatch.setattr(service.plans, "_fetched", lambda digest, size=None: (
+        2**50 if digest == exact else 0))
+    world.conf.set_override("shortlist", 1, group="planning")
+    plan = service.plan(request("php"), explain=True)
+    assert plan.exact
+    assert plan.estimate.candidate.name == "lamp+php"
+    assert len(plan.considered) == 3
+
+
+def test_whoever_knows_all_images_is_asked_for_the_nearest(
+        world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = world.service()
+    for parts in ("apache",), ("mysql",), ("php",):
+        service.assemble(request(*parts))
+    public, theirs = (msgspec.structs.replace(
+        world.store.image("lamp+php"), id=name, owner="other", public=name == "public")
+        for name in ("public", "theirs"))
+    asked: list[Any] = []
+
+    def near(*question: Any) -> list[Image]:
+        asked.append(question)
+        return [world.store.image("lamp+mysql"), public, theirs]
+
+    monkeypatch.setattr(world.store, "near", near)
+    plan = service.plan(request("apache", "mysql"))
+    assert asked == [(world.lamp, ("apache", "dep.apache.php", "mysql"), [],
+                      world.conf.planning.shortlist)]
+    # What is named is judged here: "other" does not have the composite.
+    assert {e.candidate.name for e in plan.considered} == {"lamp", "lamp+mysql"}
+
+
+@pytest.mark.parametrize("error", [
+    exceptions.BadImage(image="x", reason="no"),
+    exceptions.BadArchive(path="manifest", expected="a manifest", reason="no")])
+def test_a_candidate_that_cannot_be_read_is_left_out(
+        world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    service = world.service()
+    service.assemble(request("mysql"))
+    bad = world.store.image("lamp+mysql").manifest
+    manifest = world.store.manifest
+
+    def broken(digest: str) -> Manifest:
+        if digest == bad:
+            raise error
+        return manifest(digest)
+
+    monkeypatch.setattr(world.store, "manifest", broken)
+    plan = service.plan(request("apache", "mysql"))
+    assert [e.candidate.name for e in plan.considered] == ["lamp"]
+    bad = world.lamp.base.manifest
+    with pytest.raises(type(error)):  # without the base there is nothing to compare with
+        service.plan(request("apache", "mysql"))
+
+
 @pytest.mark.parametrize(("wanted", "error"), [
     (request("nginx"), exceptions.UnknownPart),
     (request("apache", composite="none"), exceptions.NotFound),
