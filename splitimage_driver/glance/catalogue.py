@@ -55,6 +55,8 @@ class Catalogue:
         self._limit = limit
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
+        # One at a time: however large they are made, they share the memory.
+        self._reading = threading.Lock()
 
     def composite(self, images: Images, image: Description) -> Sheet:
         """:param image: as Glance has just shown it to the caller
@@ -88,7 +90,8 @@ class Catalogue:
             if kept is not None:
                 self._kept.move_to_end(name)
         if kept is None:
-            kept = _Kept(owner, read(_bundle(images, name, owner), name))
+            with self._reading:
+                kept = _Kept(owner, read(_bundle(images, name, owner), name))
             with self._lock:
                 self._kept[name] = kept
                 while len(self._kept) > self._limit:

@@ -26,7 +26,8 @@ from splitimage_driver.store.glance.api import Description, Images
 
 #: Few enough that a batch of them is solved without a compiler.
 MAX_REQUESTS = 128
-_MAX_CANDIDATES = 256
+#: Candidates that are told of one request, and of each in a list.
+_MOST, _MOST_IN_LIST = 256, 16
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 #: Ids in one list call.
 _CHUNK = 100
@@ -44,7 +45,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     :ivar filesets: digests of the caller's own
     :ivar recipe: whose image is exactly what is wanted; "": what follows from
         the composite and these parts without any answer or option of the caller
-    :ivar limit: candidates to tell of; more than 256 are not
+    :ivar limit: candidates to tell of; more than 256, in a list 16, are not
     """
 
     composite: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
@@ -217,10 +218,12 @@ class _View:
 
     def ways(self, wanted: Sequence[_Wanted]) -> list[list[Way]]:
         """The best candidates of each: at least one, for there is the base."""
+        most = _MOST if len(wanted) == 1 else _MOST_IN_LIST
+        limits = [min(each.request.limit, most) for each in wanted]
         ranked = [self._ranked(each) for each in wanted]
-        self._look(way.source.id for each, found in zip(wanted, ranked, strict=True)
-                   for way in found[:min(each.request.limit, _MAX_CANDIDATES) + _SPARE])
-        return [self._allowed(each, found) for each, found in zip(wanted, ranked, strict=True)]
+        self._look(way.source.id for found, limit in zip(ranked, limits, strict=True)
+                   for way in found[:limit + _SPARE])
+        return [self._allowed(*each) for each in zip(wanted, ranked, limits, strict=True)]
 
     def _ranked(self, wanted: _Wanted) -> list[Way]:
         image = wanted.image
@@ -232,8 +235,8 @@ class _View:
         sources += (Source(each.id, each.elements, each.recipe, each.size) for each in completed)
         return self.ranking.ranked(sources, wanted.goal)
 
-    def _allowed(self, wanted: _Wanted, ranked: Sequence[Way]) -> list[Way]:
-        limit, found = min(wanted.request.limit, _MAX_CANDIDATES), list[Way]()
+    def _allowed(self, wanted: _Wanted, ranked: Sequence[Way], limit: int) -> list[Way]:
+        found: list[Way] = []
         for start in range(0, len(ranked), limit + _SPARE):
             some = ranked[start:start + limit + _SPARE]
             self._look(way.source.id for way in some)

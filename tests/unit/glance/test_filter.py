@@ -3,6 +3,7 @@ brings in line."""
 
 from __future__ import annotations
 
+import configparser
 import io
 import json
 from collections.abc import Callable, Iterable
@@ -22,6 +23,8 @@ from tests.imagerecords import Records
 from tests.stocked import Stock
 from tests.unit.glance.conftest import Api, FakeDatabase
 from tests.unit.store.glance.fake import FakeGlance
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
 
 def seen(glance: FakeGlance, composite: str) -> dict[str, str]:
@@ -271,3 +274,17 @@ def test_rates_are_the_operators(database: FakeDatabase, glance: FakeGlance, alp
     answer = Api(glance, found, database).plan("alpha", composite="lamp", parts=["mysql", "php"])
     assert (answer["unit"], answer["cost"], answer["match"]) == ("files", 1200.0, "subset")
 
+
+
+def test_the_sample_of_the_pipeline_names_the_filter() -> None:
+    sample, setup = configparser.ConfigParser(), configparser.ConfigParser()
+    sample.read(ROOT / "etc/splitimage/glance-api-paste.ini.sample")
+    setup.read(ROOT / "setup.cfg")
+    distribution, _, name = sample["filter:splitimage"]["use"].removeprefix("egg:").partition("#")
+    assert distribution == setup["metadata"]["name"]
+    assert setup["entry_points"]["paste.filter_factory"].split(" = ") == [
+        f"\n{name}", f"{filter_.__name__}:{filter_.factory.__name__}"]
+    for flavor, pipeline in sample["composite:api"].items():
+        if flavor.startswith("keystone"):
+            filters = pipeline.split()
+            assert filters.index("splitimage") == filters.index("context") + 1
