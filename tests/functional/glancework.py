@@ -24,7 +24,7 @@ from splitimage_driver.model.candidate import Image
 from splitimage_driver.model.composite import Base, Composite, Mount, PartRef, System
 from splitimage_driver.model.entry import FileEntry
 from splitimage_driver.model.manifest import Manifest
-from splitimage_driver.model.part import RESTORE, SOFTWARE, Layer, Part, PartManifest
+from splitimage_driver.model.part import FILESET, RESTORE, SOFTWARE, Layer, Part, PartManifest
 from splitimage_driver.store.base import Store
 from tests.functional.command import ROOT
 
@@ -51,16 +51,22 @@ def content(name: str, size: int) -> bytes:
     return b"contents\n" + random.Random(name).randbytes(size - 9)
 
 
-def part(store: Store, name: str, size: int, *, kind: str = SOFTWARE,
-         pending: bool = False) -> Part:
-    """:param size: bytes of its blob"""
+def part(store: Store, name: str, size: int, *, kind: str = SOFTWARE, pending: bool = False,
+         sparse: bool = False) -> Part:
+    """Store one. :param sparse: its blob has hardly any contents"""
+    return store.add_part(*adopted(store, name, size, kind=kind, sparse=sparse), pending=pending)
+
+
+def adopted(store: Store, name: str, size: int, *, kind: str = SOFTWARE,
+            sparse: bool = False) -> tuple[Part, PartManifest]:
+    """What it consists of; its blob of so many bytes is on this host."""
     manifest = PartManifest((Layer(entries=(_file(name),)),))
     with store.scratch() as scratch:
-        (scratch / "blob").write_bytes(content(name, size))
+        (scratch / "blob").write_bytes(content(name, 4096 if sparse else size))
+        os.truncate(scratch / "blob", size)
         blob = store.adopt(scratch / "blob")
-    return store.add_part(Part(
-        id=manifest.digest, name=name, kind=kind, blob=blob, blob_size=size, size=size, files=1,
-        owner=store.project, created=time.time()), manifest, pending=pending)
+    return Part(id=manifest.digest, name=name, kind=kind, blob=blob, blob_size=size, size=size,
+                files=1, owner=store.project, created=time.time()), manifest
 
 
 def disk(store: Store, name: str, size: int) -> tuple[str, int]:
@@ -79,15 +85,22 @@ def composite(store: Store, name: str, size: int, base: int) -> Composite:
     """
     parts = {each: part(store, f"{name}-{each}", size, pending=True) for each in PARTS}
     restore = part(store, f"{name}-restore", 1024, kind=RESTORE, pending=True)
+    return store.save_composite(described(store, name, parts, restore, *disk(store, name, base)))
+
+
+def described(store: Store, name: str, parts: Mapping[str, Part], restore: Part, disk: str,
+              length: int) -> Composite:
+    """:param disk: digest of the base disk
+    :param length: its bytes
+    """
     system = tree(name)
     store.put_manifest(system)
-    stored, length = disk(store, name, base)
-    return store.save_composite(Composite(
+    return Composite(
         name=name, id="", owner=store.project, created=time.time(),
         system=System("debian", "12", "Debian 12", "x86_64", "dpkg"),
-        base=Base(stored, length, 2**30, system.digest, MOUNTS),
+        base=Base(disk, length, 2**30, system.digest, MOUNTS),
         parts={each: PartRef(id=made.id, kind=SOFTWARE) for each, made in parts.items()},
-        restore=restore.id))
+        restore=restore.id)
 
 
 def image(store: Store, name: str, size: int, of: str) -> Image:
@@ -106,10 +119,21 @@ def image(store: Store, name: str, size: int, of: str) -> Image:
         owner=store.project, created=time.time(), last_used=time.time()))
 
 
+def peak() -> int:
+    """The most bytes of memory that this process has had at a time."""
+    told = Path("/proc/self/status").read_text()
+    return int(told.partition("VmHWM:")[2].split()[0]) * 1024
+
+
 def _run(store: Store, work: str, words: list[str]) -> Any:
     match work, words:
         case "part", [name, size]:
             return part(store, name, int(size)).id
+        case "send-part", [name, size]:
+            part(store, name, int(size), kind=FILESET, sparse=True)
+            return peak()
+        case "fetch-part", [name]:
+            return [str(store.path(store.part(name).blob)), peak()]
         case "composite", [name, size, base]:
             return composite(store, name, int(size), int(base)).id
         case "image", [name, size, of]:

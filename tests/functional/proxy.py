@@ -29,7 +29,7 @@ class Trouble:
 
     :param method: of HTTP
     :param path: pattern for a part of the path
-    :param after: bytes of the body that get through
+    :param after: bytes of the body that get through; 0: not even the head does
     :param down: of the answer, not of the request; there the head counts, too
     :param cut: else it stands still until :meth:`release`
     :param times: so often
@@ -129,9 +129,14 @@ class Proxy:
             assert found, head
             self.heads.append(head.decode())
             self._open.wait(PATIENCE)
+            method, path = found[1].decode(), found[2].decode()
+            trouble = self._trouble(method, path, down=False)
+            if trouble is not None and not trouble.after and self._happens(trouble, path):
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+                return
             with contextlib.closing(socket.create_connection(self._target)) as server:
                 server.sendall(head)
-                self._carry(client, server, found[1].decode(), found[2].decode())
+                self._carry(client, server, method, path)
 
     @staticmethod
     def _head(client: socket.socket) -> bytes:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -84,6 +85,40 @@ def test_answers_that_get_lost_change_nothing(scene: Scene,
         scene.done("delete-image", "done")
     scene.done("delete-composite", "small")
     assert len(lost[-1].met) == 2
+    assert scene.emptied() == set()
+
+
+@pytest.mark.accept
+def test_a_login_that_ends_before_an_upload_is_renewed(scene: Scene, cloud: TestCloud) -> None:
+    # Else Glance believes for minutes what it has heard of a token.
+    with cloud.configured({"glance-api.conf": {"keystone_authtoken": {"token_cache_time": "-1"}}}):
+        held = scene.proxy.holds("PUT", DATA)
+        with scene.start(*COMPOSITE) as client:
+            held.wait()
+            token = re.search(r"^X-Auth-Token: (\S+)", scene.proxy.heads[-1], re.MULTILINE)
+            assert token
+            identity: Any = cloud.admin.identity  # typed as version 2 or 3
+            identity.delete("/auth/tokens", headers={"X-Subject-Token": token[1]})
+            held.release()
+            client.success()
+        complete(scene)
+        assert scene.emptied() == set()
+
+
+@pytest.mark.accept
+def test_what_is_deleted_while_it_is_downloaded_is_told(scene: Scene) -> None:
+    made = scene.done(*COMPOSITE)
+    held = scene.proxy.holds("GET", DATA, after=2 * MIDDLE, down=True)
+    with scene.start("fetch", "small", host="two") as client:
+        held.wait()
+        scene.alpha.delete(made)
+        held.release(cut=True)
+        status, said = client.failure()
+    assert status == exceptions.NotFound.exit_code
+    assert said.startswith(f"NotFound: no image named {made}")
+    objects = [path for path in (scene.place / "two" / "objects").rglob("*") if path.is_file()]
+    assert all(path.stat().st_size < MIDDLE for path in objects)
+    assert list((scene.place / "two" / "tmp").iterdir()) == []
     assert scene.emptied() == set()
 
 

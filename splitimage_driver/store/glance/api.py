@@ -33,6 +33,9 @@ PUBLIC, COMMUNITY, SHARED, PRIVATE = "public", "community", "shared", "private"
 #: What may be repeated after an answer like this.
 _PASSING = frozenset({429, 500, 502, 503, 504})
 _ATTEMPTS, _PAUSE = 4, 0.5
+#: Seconds after which nothing is tried again: each attempt may take as long as
+#: the transport waits.
+PATIENCE = 30.0
 #: Changes of an image that are tried while others change it, too.
 _ROUNDS = 5
 _PAGE = 1000
@@ -270,7 +273,8 @@ class Images:
             body = json.dumps(document).encode()
             sent.setdefault("Content-Type", "application/json")
         retry = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(_ATTEMPTS), wait=tenacity.wait_exponential(_PAUSE),
+            stop=tenacity.stop_after_attempt(_ATTEMPTS) | tenacity.stop_after_delay(PATIENCE),
+            wait=tenacity.wait_exponential(_PAUSE),
             retry=tenacity.retry_if_exception_type((ConnectionError, Passing)), reraise=True)
         try:
             for attempt in retry:
@@ -294,9 +298,12 @@ class Images:
         if 200 <= status < 300:
             return answer
         try:
-            reason = said(answer.body()) or f"HTTP status {status}"
+            reason = said(answer.body())
+        except ConnectionError:  # whoever did not read the request may not end the answer, too
+            reason = ""
         finally:
             answer.close()
+        reason = reason or f"HTTP status {status}"
         told = {"where": self.where, "what": what, "reason": reason}
         if status in (404, 410):
             raise exceptions.NotFound(kind="image", name=image or "resource", where=self.where)

@@ -252,10 +252,12 @@ class Publisher:
     def discard(self, *images: str) -> None:
         """Delete them, in this order; what cannot be deleted now is left to the
         collector."""
-        for image in images:
+        for image in filter(None, images):
             try:
-                if image:
-                    self.images.discard(image)
+                self.images.discard(image)
+            except exceptions.CloudUnreachable as error:
+                LOG.warning("images stay until the collector comes: %s", error)
+                return  # the others would take as long
             except exceptions.SplitImageError as error:
                 LOG.warning("image %s stays until the collector comes: %s", image, error)
 

@@ -109,8 +109,8 @@ class GlanceStore(HostStore):
                 image = future.result()
                 self._brought[image["id"]] = image
         self._rising.clear()
-        for image in self._brought.values():
-            self.publisher.discard(image["id"], properties.manifest(image))
+        self.publisher.discard(*(name for image in self._brought.values()
+                                 for name in (image["id"], properties.manifest(image))))
         self._brought.clear()
 
     # -- objects ------------------------------------------------------------------------

@@ -106,15 +106,17 @@ def upload(images: Images, image: str, path: Path, *, store: str = "") -> Descri
 def _state(images: Images, image: str, failures: int) -> Description:
     """What an image has come to, once Glance answers again, and has seen that
     the connection is broken."""
-    for left in reversed(range(_ATTEMPTS)):
+    end = time.monotonic() + api.PATIENCE
+    for attempt in range(_ATTEMPTS):
         _go_on(images)
-        time.sleep(_PAUSE * max(failures, _ATTEMPTS - 1 - left))
+        time.sleep(_PAUSE * max(failures, attempt))
+        last = attempt == _ATTEMPTS - 1 or time.monotonic() > end
         try:
             found = images.get(image)
-            if not left or found["status"] != api.SAVING:
+            if last or found["status"] != api.SAVING:
                 return found
         except (exceptions.CloudUnreachable, exceptions.CloudFailed):
-            if not left:
+            if last:
                 raise
     raise AssertionError
 
