@@ -211,7 +211,7 @@ class PlanService:
     def _fetched(self, digest: str, size: int | None = None) -> int:
         if self.store.is_local(digest):
             return 0
-        return self.store.path(digest).stat().st_size if size is None else size
+        return self.store.size(digest) if size is None else size
 
     def vanished(self, candidate: Candidate) -> bool:
         """Whether a completed image was deleted, by a prune in another

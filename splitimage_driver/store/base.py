@@ -90,6 +90,12 @@ class Store(abc.ABC):
 
         :raises NotFound: no such object"""
 
+    def size(self, digest: str) -> int:
+        """Bytes of an object, which is not fetched for that.
+
+        :raises NotFound: no such object"""
+        return self.path(digest).stat().st_size
+
     @abc.abstractmethod
     def is_local(self, digest: str) -> bool:
         """Whether :meth:`path` costs no transfer."""

@@ -51,6 +51,8 @@ class Places:
         # Several may have the same: by digest, then by image.
         self._data: dict[str, dict[str, _Holder]] = {}
         self._trees: dict[str, dict[str, _Holder]] = {}
+        #: Of parts' blobs, by digest.
+        self._sizes: dict[str, int] = {}
 
     # -- learnt from records ------------------------------------------------------------
 
@@ -69,6 +71,7 @@ class Places:
     def learn_part(self, part: Part, image: str) -> None:
         """:param image: "": there is none yet"""
         self._parts[part.owner, part.id] = PartPlace(part, image)
+        self._sizes[part.blob] = part.blob_size
         if part.blob and image:
             self._learn_data(part.blob, _Holder(image, properties.PART, part.owner))
 
@@ -117,6 +120,13 @@ class Places:
     def is_here(self, digest: str) -> bool:
         """Whether its data are on this host."""
         return any(self.cache.digest(image) == digest for image in self._data[digest])
+
+    def size(self, digest: str) -> int:
+        """Bytes of the data, as far as the records say."""
+        if digest in self._sizes:
+            return self._sizes[digest]
+        return _first(list(self._data[digest].values()),
+                      lambda holder: int(self.reader.shown(*holder).get("size") or 0))
 
     def path(self, digest: str) -> Path:
         """Of the data, fetched if need be.

@@ -124,6 +124,11 @@ class GlanceStore(HostStore):
             return self.places.path(digest)
         raise exceptions.NotFound(kind="object", name=digest, where=self.location)
 
+    def size(self, digest: str) -> int:
+        if self.places.has_data(digest):
+            return self.places.size(digest)
+        return super().size(digest)
+
     def _ours(self, digest: str) -> bool:
         """Whether this session stored it, or a server of this project on this
         host runs on it: that somebody else's copy is here is no reason to give

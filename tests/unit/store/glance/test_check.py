@@ -200,3 +200,15 @@ def test_what_may_not_be_put_right_keeps_from_nothing_else(
     assert {(each.kind, each.repaired) for each in found} == {
         ("access", False), ("unreferenced", True)}
     assert lost["id"] not in glance.images
+
+
+def test_sizes_are_known_without_a_transfer(store: GlanceStore, alpha: Records,
+                                            glance: FakeGlance) -> None:
+    """A plan says what would be fetched, and fetches none of it."""
+    lamp = alpha.composite(apache=alpha.part())
+    composite = store.composite(lamp["id"])
+    glance.requests.clear()
+    assert store.size(composite.base.disk) == len(alpha.disk)
+    assert [path for _, path in glance.requests if path.endswith("/file")] == []
+    with pytest.raises(exceptions.NotFound):
+        store.size("0" * 64)
