@@ -29,6 +29,8 @@ LOG = logging.getLogger(__name__)
 _OVERLAP = 60
 #: Seconds in which another change may bear the same time.
 _UNSETTLED = 3
+#: Roles that are of use: there are as many manifests as all of these.
+_KEPT = (properties.COMPOSITE, properties.COMPLETED, properties.PART)
 
 
 class Head(NamedTuple):
@@ -169,7 +171,7 @@ class Index:
         changed, gone = set(), set()
         unsettled = now - datetime.timedelta(seconds=_UNSETTLED)
         for head in heads:
-            if head.deleted or head.role is None:
+            if head.deleted or head.role not in _KEPT:
                 if head.id in self._stamps:
                     gone.add(head.id)
             elif head.updated >= unsettled or self._stamps.get(head.id) != head.updated:
