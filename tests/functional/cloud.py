@@ -26,7 +26,7 @@ from tests.cloud.allinone import Cloud
 from tests.cloud.daemon import clean_environment
 from tests.cloud.service import Service
 from tests.cloud.state import Overrides
-from tests.functional.command import Done
+from tests.functional.command import Command, Done
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
@@ -74,6 +74,14 @@ class TestCloud:
             env=self.environment(project), stdin=subprocess.DEVNULL, capture_output=True,
             timeout=timeout, text=True, errors="surrogateescape", check=False)
         return Done(done.returncode, done.stdout, done.stderr)
+
+    def splitimage(self, project: str, store: Path, *options: str | Path) -> Command:
+        """The command ``splitimage`` with ``--os-cloud``.
+
+        :param store: where it keeps what it has fetched
+        """
+        return Command(store, "--os-cloud", accounts.names()[project], *options,
+                       env={"OS_CLIENT_CONFIG_FILE": str(accounts.clouds_file(self.control.site))})
 
     # -- as its operator ---------------------------------------------------------------
 

@@ -33,10 +33,12 @@ class Command:
 
     :param store: its directory
     :param options: global ones, for every run
+    :param env: likewise, of the environment
     """
 
-    def __init__(self, store: Path, *options: str | Path) -> None:
-        self.store, self.options = store, options
+    def __init__(self, store: Path, *options: str | Path,
+                 env: Mapping[str, str] | None = None) -> None:
+        self.store, self.options, self.env = store, options, env or {}
         self.mark = f"{_MARK}={uuid.uuid4()}"
 
     def words(self, *words: str | Path) -> list[str]:
@@ -45,7 +47,7 @@ class Command:
 
     def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(ROOT), _MARK: self.mark.partition("=")[2],
-                **(env or {})}
+                **self.env, **(env or {})}
 
     def __call__(self, *words: str | Path, env: Mapping[str, str] | None = None,
                  cwd: Path | None = None, timeout: float = 300) -> Done:
