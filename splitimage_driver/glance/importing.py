@@ -44,21 +44,23 @@ LOG = logging.getLogger(__name__)
 
 
 class SplitFailed(exception.UploadException):
-    """Of all exceptions this is the one whose text Glance shows as the
-    message of the task."""
+    """Glance takes these for something that may happen, not for a fault of its
+    own."""
 
 
 class _Split(task.Task):
     """Carried out once for each import, with the rights of who asked for it.
 
+    :param tasks: of Glance, has the task of this import
     :param action: of Glance, changes the image that is being imported
     :param stores: that the image is to go to
     """
 
-    def __init__(self, context: Any, task_id: str, task_type: str, action: Any,
+    def __init__(self, context: Any, task_id: str, task_type: str, tasks: Any, action: Any,
                  stores: list[str]) -> None:
         super().__init__(name=f"{task_type}-SplitImage-{task_id}")
         self._context, self._action, self._stores = context, action, stores
+        self._task, self._tasks = task_id, tasks
         self._before: Description | None = None
         self._changed: dict[str, Any] = {}
         self._staged = Path()
@@ -137,10 +139,19 @@ class _Split(task.Task):
         except (OSError, SplitImageError) as error:
             LOG.warning("what was stored for image %s stays until the collector comes: %s",
                         before["id"], error)
+        reason = self._reason or _reason(flow_failures or {})
         try:
-            self._take_back(before, self._reason or _reason(flow_failures or {}))
+            self._tell(reason)
+            self._take_back(before, reason)
         except (exception.NotFound, exception.TaskAbortedError, NotFound) as error:
             LOG.info("image %s was taken away from its import: %s", before["id"], error)
+
+    def _tell(self, reason: str) -> None:
+        """By the task, which would only have "Internal Error" of most causes."""
+        with contextlib.suppress(exception.InvalidTaskStatusTransition):
+            told = self._tasks.get(self._task)
+            told.fail(reason)
+            self._tasks.save(told)
 
     def _take_back(self, before: Description, reason: str) -> None:
         """The image as it was; from then on it is its owner's again."""
@@ -161,9 +172,11 @@ def _reason(failures: Mapping[str, Failure]) -> str:
     """Of what failed after this."""
     for failure in failures.values():
         known = failure.exception
+        if isinstance(known, exception.StorageQuotaFull | exception.LimitExceeded):
+            return splitting.fitting(f"the project has no quota left: {known}")
         if isinstance(known, exception.GlanceException) or type(known).__module__.startswith(
-                "glance_store."):
-            return " ".join(str(known).split())[:properties.MAX_VALUE]
+                ("glance_store.", "webob.")):
+            return splitting.fitting(str(known))
     return "internal error of the image service; its log has more"
 
 
@@ -174,5 +187,5 @@ def get_flow(**kwargs: Any) -> linear_flow.Flow:
     would become an image as it is.
     """
     return linear_flow.Flow(kwargs["task_type"]).add(_Split(
-        kwargs["context"], kwargs["task_id"], kwargs["task_type"], kwargs["action_wrapper"],
-        kwargs.get("backend") or []))
+        kwargs["context"], kwargs["task_id"], kwargs["task_type"], kwargs["task_repo"],
+        kwargs["action_wrapper"], kwargs.get("backend") or []))

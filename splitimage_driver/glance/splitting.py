@@ -255,8 +255,12 @@ def told(error: SplitImageError, disk: Path, directory: Path) -> str:
     """
     text = str(error).replace(str(disk), "the gold disk")
     text = re.sub(re.escape(str(directory)) + r"[^\s:;,]*", "of the image service", text)
-    text = " ".join(text.split())
     if isinstance(error, exceptions.BadDisk | exceptions.AccountClash):
         advised = f"{text}; {error.advice}"
         text = advised if len(advised.encode()) <= properties.MAX_VALUE else text
-    return text.encode()[:properties.MAX_VALUE].decode(errors="ignore")
+    return fitting(text)
+
+
+def fitting(text: str) -> str:
+    """In one line, as much of it as a property takes."""
+    return " ".join(text.split()).encode()[:properties.MAX_VALUE].decode(errors="ignore")

@@ -1,5 +1,9 @@
 """The import plugin in a real Glance: a gold disk is split by ordinary commands,
-and whatever fails leaves nothing but its reason."""
+and whatever fails leaves nothing but its reason.
+
+What is left is counted. One thing is not in this project's hands: of an upload
+during which Glance itself is killed its file store keeps what it has got so far,
+under the image's id."""
 
 from __future__ import annotations
 
@@ -82,6 +86,7 @@ def refused(imports: Importer, image: Description, *words: str) -> None:
 
 
 @imported
+@pytest.mark.accept
 def test_a_gold_disk_becomes_one_composite(cloud: TestCloud, imports: Importer,
                                            finished_gold: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
@@ -275,13 +280,13 @@ def fails(imports: Importer, disk: Path, *words: str) -> None:
     before = imports.left()
     image = imports.run("small", disk)
     refused(imports, image, *words)
+    assert imports.told(image["id"]) == image["splitimage_error"]
     imports.images.delete(image["id"])
     assert imports.left() == before
 
 
 @pytest.mark.accept
 @survives
-@pytest.mark.must_show("glance", 5)
 @pytest.mark.parametrize("room", [20_000, 500_000], ids=["for some parts", "for all but the base"])
 def test_a_quota_without_room(cloud: TestCloud, imports: Importer, finished_gold: Path,
                               room: int) -> None:
@@ -339,9 +344,11 @@ def test_glance_is_killed(cloud: TestCloud, imports: Importer, finished_gold: Pa
     assert imports.images.get(stuck)["status"] == "importing"
     assert imports.left().work == frozenset()
     assert composites(cloud) == []
+    cut_off = {stuck, *unfinished(imports)}
     done = cloud.openstack("alpha", "image", "delete", stuck)
     assert done.status == 0, done.err
-    assert imports.left() == before
+    after = imports.left()
+    assert after._replace(stored=after.stored - cut_off) == before
 
 
 @pytest.mark.accept
@@ -353,6 +360,7 @@ def test_the_retry_is_a_new_image(cloud: TestCloud, imports: Importer, finished_
     imports.until(lambda: len(imports.stored_for(stuck)) >= 2)
     cloud.kill("glance")
     cloud.up()
+    cut_off = unfinished(imports)
     again = imports.run("small", finished_gold)
     assert again["status"] == "active", again.get("splitimage_error")
     imports.images.delete(stuck)
@@ -360,7 +368,8 @@ def test_the_retry_is_a_new_image(cloud: TestCloud, imports: Importer, finished_
     for part, _ in parts(again).values():
         assert saved(cloud, part, tmp_path / part)
     imports.remove()
-    assert imports.left() == before
+    after = imports.left()
+    assert after._replace(stored=after.stored - cut_off) == before
 
 
 @pytest.mark.accept
@@ -374,6 +383,11 @@ def test_its_owner_deletes_it_meanwhile(cloud: TestCloud, imports: Importer,
     assert done.status == 0, done.err
     imports.until(lambda: not imports.left().work)
     imports.until(lambda: imports.left() == before)
+
+
+def unfinished(imports: Importer) -> set[str]:
+    return {each["id"] for each in imports.images.list(hidden=True)
+            if each["status"] in ("queued", "saving")}
 
 
 def composites(cloud: TestCloud) -> list[dict[str, Any]]:
