@@ -31,12 +31,15 @@ _KNOWN = ("sha512", "sha256", "sha384", "blake2b")
 
 
 class _Reading(io.RawIOBase):
-    """A file on its way up: hashed and counted as it is read."""
+    """A file on its way up: hashed and counted as it is read.
+
+    :param pause: seconds before its first byte
+    """
 
     def __init__(self, content: io.BufferedReader, size: int, operation: Operation,
-                 images: Images) -> None:
+                 images: Images, pause: float) -> None:
         self._content, self._size, self._operation = content, size, operation
-        self._images = images
+        self._images, self._pause = images, pause
         self.hash = hashlib.sha512()
 
     def readable(self) -> bool:
@@ -47,6 +50,8 @@ class _Reading(io.RawIOBase):
         return self._content.tell()
 
     def readinto(self, buffer: Any) -> int:
+        time.sleep(self._pause)
+        self._pause = 0.0
         _go_on(self._images)
         count = self._content.readinto(buffer)
         self.hash.update(memoryview(buffer)[:count])
@@ -82,7 +87,10 @@ def upload(images: Images, image: str, path: Path, *, store: str = "") -> Descri
     while True:
         try:
             with path.open("rb") as content, Operation("upload", size, subject=image) as operation:
-                reading = _Reading(content, size, operation, images)
+                # Who refuses by what the head says (a quota, a state) does not read
+                # the rest: sent all the same, it can break the connection before
+                # the refusal has come.
+                reading = _Reading(content, size, operation, images, _PAUSE * failures)
                 images.put(image, reading, store=store)  # type: ignore[arg-type]
             return _stored(images.get(image), path, reading.hash.hexdigest())
         except (exceptions.AlreadyExists, exceptions.NotFound) as error:
