@@ -300,7 +300,8 @@ class GlanceStore(HostStore):
             saved = self.places.learn_composite(self.reader.composite(image["id"]))
         self._settle(links)
         if composite.public or (known and known.image["visibility"] != "private"):
-            self._publish_access(saved, public=composite.public)
+            self._publish_access(saved, public=composite.public,
+                                 last=known.image if known else None)
         self._tidy()
         return saved
 
@@ -325,10 +326,13 @@ class GlanceStore(HostStore):
         self.reader.forget(composite.id)
         return self.places.learn_composite(self.reader.composite(composite.id))
 
-    def _publish_access(self, composite: Composite, *, public: bool) -> None:
+    def _publish_access(self, composite: Composite, *, public: bool,
+                        last: Description | None) -> None:
+        """:param last: the composite before a change, whose parts may not be its
+        parts any more"""
         if public:
             self.images_api.update(composite.id, {"visibility": "public"})
-        access.reconcile(self.images_api, composite.id)
+        access.reconcile(self.images_api, composite.id, last=last)
 
     def describe_composite(self, composite: Composite) -> dict[str, str]:
         """Store all but the composite's own image; returns the properties that

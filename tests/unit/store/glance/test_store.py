@@ -447,6 +447,19 @@ def test_a_change_keeps_who_sees_it(gold: Gold, store: GlanceStore, glance: Fake
         assert set(glance.members[image["id"]]) == {"beta"}, image["name"]
 
 
+def test_a_part_that_is_taken_out_is_not_seen_any_more(
+        gold: Gold, store: GlanceStore, alpha: Records, glance: FakeGlance) -> None:
+    lamp = gold.saved("lamp", gold.part("apache"), gold.part("mysql"))
+    alpha.images.add_member(lamp.id, "beta")
+    store.reconcile(lamp.id)
+    out = properties.links(glance.images[lamp.id]).parts["mysql"].image
+    assert set(glance.members[out]) == {"beta"}
+    store.save_composite(without(store.composite("lamp"), "mysql"), replace=True)
+    assert glance.images[out]["visibility"] == "private"
+    assert not glance.members.get(out)
+    assert holdings.UNREFERENCED in glance.images[out]
+
+
 def test_a_public_one_is_public_with_all_of_it(glance: FakeGlance, stores: Stores,
                                                beta: Records) -> None:
     store = stores(glance.user("admin", admin=True))
