@@ -11,8 +11,8 @@ class DeleteComposite(base.Command):
     """Delete composite images with their parts.
 
     Parts that something else uses stay, and file sets. Refused while
-    completed images or servers came from it. In a cloud the parts are
-    removed by store check --repair, after [glance] grace.
+    completed images or servers came from it. In a cloud the parts go
+    after [glance] grace, so that a launch that began before can end.
     """
 
     examples = ("composite delete lamp",)
