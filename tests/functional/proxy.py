@@ -7,12 +7,16 @@ a connection is one request.
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import re
 import select
 import socket
 import struct
+import termios
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 
@@ -162,6 +166,7 @@ class Proxy:
                     room = min(_PIECE, trouble.after - passed[end])
                     if room <= 0:
                         if self._happens(trouble, path):
+                            self._deliver(other[end])
                             for each in (client, server):
                                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
                             return
@@ -173,6 +178,15 @@ class Proxy:
                     continue
                 other[end].sendall(piece)
                 passed[end] += len(piece)
+
+    @staticmethod
+    def _deliver(end: socket.socket) -> None:
+        """What got through is not to be lost with the connection."""
+        waiting = array.array("i", [1])
+        last = time.monotonic() + PATIENCE
+        while waiting[0] and time.monotonic() < last:
+            fcntl.ioctl(end, termios.TIOCOUTQ, waiting)
+            time.sleep(0.01)
 
     def _trouble(self, method: str, path: str, *, down: bool) -> Trouble | None:
         with self._guard:
