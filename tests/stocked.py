@@ -3,6 +3,7 @@ properties, over a few bytes of data, of parts that may be records only."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import io
 import os
@@ -19,6 +20,8 @@ from splitimage_driver.model.properties import Link, Links
 from splitimage_driver.store.glance import holdings, records
 from splitimage_driver.store.glance.api import Description, Images
 
+#: Threads that remove what was stored.
+_CLIENTS = 8
 _SYSTEM = System("debian", "12", "Debian", "x86_64", "dpkg")
 
 
@@ -44,17 +47,23 @@ def digest(word: str | bytes | None = None) -> str:
 
 
 class Stock:
-    """Stored as one user.
+    """Stored as one user, by several threads if need be.
 
     :ivar images: the API
+    :ivar made: ids of all that was stored
     """
 
     def __init__(self, images: Images) -> None:
         self.images = images
+        self.made: list[str] = []
 
     @property
     def project(self) -> str:
         return self.images.project
+
+    def record(self, image: str, name: str, said: Mapping[str, Any], **attributes: Any) -> None:
+        self.made.append(image)
+        self.images.create(name, dict(said), image=image, **attributes)
 
     def data(self, image: str, content: bytes | None = None) -> None:
         self.images.put(image, io.BytesIO(os.urandom(512) if content is None else content))
@@ -62,9 +71,8 @@ class Stock:
     def manifest(self, holder: str, content: bytes, *, image: str = "",
                  visibility: str = "private") -> str:
         image = image or str(uuid.uuid4())
-        self.images.create("manifest", {**properties.common(properties.MANIFEST),
-                                        holdings.FOR: holder}, image=image,
-                           visibility=visibility)
+        self.record(image, "manifest", {**properties.common(properties.MANIFEST),
+                                        holdings.FOR: holder}, visibility=visibility)
         self.data(image, content)
         return image
 
@@ -73,10 +81,10 @@ class Stock:
         """Its image and its manifest's; returns the id of the first."""
         image = str(uuid.uuid4())
         held = self.manifest(image, records.pack(part, manifest.encode()), visibility=visibility)
-        self.images.create(part.name, {
+        self.record(image, part.name, {
             **properties.of_part(part, held, "" if part.kind == FILESET else digest("system")),
             holdings.KIND: part.kind, **({holdings.FOR: holder} if holder else {})},
-            image=image, visibility=visibility, protected=part.kind != FILESET)
+            visibility=visibility, protected=part.kind != FILESET)
         self.data(image)
         return image
 
@@ -113,9 +121,8 @@ class Stock:
                   if stored else str(uuid.uuid4()) for each in (*found.values(), restore)}
         links = Links({name: Link(images[part.id], part.id) for name, part in found.items()},
                       Link(images[restore.id], restore.id))
-        self.images.create(name, {**properties.of_composite(record, manifest, links),
-                                  **(changes or {})},
-                           image=image, hidden=False, visibility=visibility)
+        self.record(image, name, {**properties.of_composite(record, manifest, links),
+                                  **(changes or {})}, hidden=False, visibility=visibility)
         self.manifest(image, records.pack(record, tree.encode(), (*found.values(), restore)),
                       image=manifest, visibility=visibility)
         self.data(image)
@@ -137,15 +144,15 @@ class Stock:
             parts=tuple(sorted(parts)), filesets=tuple(sorted(filesets)), recipe=wanted,
             disk=digest(), disk_size=512, virtual_size=512, manifest=digest(), mounts=(),
             owner=self.project, created=1.0, last_used=1.0)
-        self.images.create(record.name, {
+        self.record(image, record.name, {
             **properties.of_completed(record, str(uuid.uuid4()), composite["splitimage_os"]),
-            **(changes or {})}, image=image, visibility=visibility)
+            **(changes or {})}, visibility=visibility)
         self.data(image)
         return image
 
     def clear(self) -> None:
-        """Whatever the project has of this project's."""
-        for role in properties.ROLES:
-            for image in self.images.list(hidden=None, splitimage_role=role,
-                                          owner=self.project):
-                self.images.discard(image["id"])
+        """Remove all that was stored."""
+        with concurrent.futures.ThreadPoolExecutor(_CLIENTS) as pool:
+            # What refers to others was stored after these.
+            list(pool.map(self.images.discard, reversed(self.made)))
+        self.made.clear()
