@@ -27,6 +27,7 @@ pytestmark = pytest.mark.must_show("glance", 1)
 
 #: What is asked of each import: software and its packages.
 SPLIT = "db=dbd php=phpd web=webd"
+NO_CONTENTS = hashlib.sha256(bytes(512)).hexdigest()
 
 Alpha = Callable[..., Done]
 
@@ -130,7 +131,9 @@ def test_by_ordinary_commands_only(cloud: TestCloud, alpha: Alpha, tmp_path: Pat
     parts = {part["id"]: part for part in alpha(*there, "splitimage", "part", "list", "--all",
                                                 "--long", "-f", "json").json}
     for part, (place, digest) in links.items():
-        assert sha256(alpha, place, tmp_path / part) == parts[digest]["blob"]
+        # What has no contents has a block of zeros: Glance finishes no image without data.
+        assert sha256(alpha, place, tmp_path / part) == (
+            parts[digest]["blob"] or NO_CONTENTS), part
 
 
 @pytest.mark.accept
