@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tests.functional.cloud import TestCloud
 
 pytest_plugins = ("tests.functional.cloud",)
-pytestmark = pytest.mark.accept
 
 Note = Callable[[str, object], None]
 PATH = "/v2/splitimage/plan"
@@ -90,6 +89,7 @@ def test_the_nearest_image_and_what_is_missing(users: Users) -> None:
     assert candidates(answer) == {exact}
 
 
+@pytest.mark.accept
 @pytest.mark.must_show("glance", 1)
 def test_a_list_is_answered_with_an_order(users: Users) -> None:
     composite = users.alpha.composite("lamp")
@@ -130,6 +130,7 @@ def test_nothing_of_betas_is_ever_in_a_plan_of_alphas(users: Users) -> None:
     assert users.plan("alpha", composite="lamp", parts=["mysql"])["image"] == offered
 
 
+@pytest.mark.accept
 @pytest.mark.must_show("glance", 2)
 def test_who_may_not_see_a_composite_does_not_learn_of_it(users: Users) -> None:
     hidden = users.alpha.composite("secret")
@@ -155,6 +156,7 @@ def test_who_may_not_see_a_composite_does_not_learn_of_it(users: Users) -> None:
     assert len(told) == 1
 
 
+@pytest.mark.accept
 @pytest.mark.must_show("glance", 2)
 def test_a_composite_is_planned_on_while_it_is_shared(users: Users) -> None:
     """By the ordinary client: the parts follow by themselves."""
@@ -184,6 +186,7 @@ def stored_for(users: Users, composite: str) -> list[Description]:
         hidden=True, splitimage_role=role, splitimage_for=composite)]
 
 
+@pytest.mark.accept
 def test_parts_follow_what_the_ordinary_client_does(users: Users) -> None:
     composite = users.alpha.composite("lamp", stored=True)["id"]
     stored = stored_for(users, composite)
@@ -206,6 +209,7 @@ def test_parts_follow_what_the_ordinary_client_does(users: Users) -> None:
             assert users.alpha.images.get(properties.manifest(left))["visibility"] == "private"
 
 
+@pytest.mark.accept
 def test_a_completed_image_takes_its_manifest_with_it(users: Users) -> None:
     composite = users.alpha.composite("lamp")
     image = users.alpha.completed(composite, ["mysql"])
@@ -217,6 +221,7 @@ def test_a_completed_image_takes_its_manifest_with_it(users: Users) -> None:
         users.alpha.images.get(held)
 
 
+@pytest.mark.accept
 @pytest.mark.must_show("glance", 6)
 @pytest.mark.parametrize(("changes", "word"), [
     ({"splitimage_part_mysql": "x"}, "splitimage_part_mysql"),
@@ -248,6 +253,7 @@ def test_bad_requests_are_told_in_one_line(cloud: TestCloud, users: Users) -> No
         404, "no composite named ../../etc/passwd in the image service")
 
 
+@pytest.mark.accept
 def test_nobody_plans_without_a_token(cloud: TestCloud) -> None:
     for headers in ({}, {"X-Auth-Token": "forged"}):
         answer = cloud.alpha.session.post(
@@ -256,6 +262,7 @@ def test_nobody_plans_without_a_token(cloud: TestCloud) -> None:
         assert answer.status_code == 401
 
 
+@pytest.mark.accept
 def test_glance_without_the_filter_is_glance(cloud: TestCloud, users: Users) -> None:
     with cloud.configured({"glance-api-paste.ini": {
             "composite:api": {"keystone": glance.PIPELINE}}}):
@@ -265,6 +272,7 @@ def test_glance_without_the_filter_is_glance(cloud: TestCloud, users: Users) -> 
     assert users.plan("alpha", composite="lamp")["match"] == "exact"
 
 
+@pytest.mark.accept
 def test_rates_come_from_the_filters_own_file(cloud: TestCloud, users: Users) -> None:
     users.alpha.composite("lamp")
     with cloud.configured({"splitimage.conf": {"planning": {"cost": "bytes"}}}):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.functional.cloud import TestCloud
 
 pytest_plugins = ("tests.functional.cloud", "tests.functional.glanceusers")
-pytestmark = [pytest.mark.accept, pytest.mark.must_show("glance", 6)]
+pytestmark = pytest.mark.must_show("glance", 6)
 
 MANY = 10_000
 #: Of names and values: what would break a line, a path or a terminal.
@@ -94,6 +94,7 @@ def backed(tmp_path: Path, *, data_file: bool = False) -> Path:
 # -- disks -------------------------------------------------------------------------
 
 
+@pytest.mark.accept
 @pytest.mark.parametrize("data_file", [False, True])
 def test_a_gold_disk_that_refers_to_other_files(scene: Scene, small_gold: smallgold.Gold,
                                                 tmp_path: Path, data_file: bool) -> None:
@@ -110,6 +111,7 @@ def test_a_gold_disk_that_refers_to_other_files(scene: Scene, small_gold: smallg
         scene.alpha.images.delete(made["id"])
 
 
+@pytest.mark.accept
 @pytest.mark.parametrize("data_file", [False, True])
 def test_a_stored_disk_that_refers_to_other_files(scene: Scene, tmp_path: Path,
                                                   data_file: bool) -> None:
@@ -162,6 +164,7 @@ def test_properties_that_name_images_of_another_tenant(scene: Scene, tmp_path: P
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.accept
 def test_what_is_not_there_and_what_is_anothers_is_told_alike(scene: Scene) -> None:
     theirs, own = scene.beta.part("web"), scene.alpha.part("web")
     forged = scene.alpha.composite("forged", web=own)
@@ -194,6 +197,7 @@ def test_forged_digests(scene: Scene, tmp_path: Path) -> None:
     scene.refused(29, "plan", forged["id"], "--part", "web", told="do not agree")
 
 
+@pytest.mark.accept
 def test_manifests_that_are_none(scene: Scene) -> None:
     """Another format, cut off, a bomb, a record of something else."""
     def frame(size: int) -> bytes:
@@ -223,6 +227,7 @@ def unlimited(cloud: TestCloud) -> Iterator[None]:
         yield
 
 
+@pytest.mark.accept
 def test_ten_thousand_parts(scene: Scene) -> None:
     """Glance's own limit is 128 properties."""
     link = f"{uuid.uuid4()} {'0' * 64}"
@@ -233,6 +238,7 @@ def test_ten_thousand_parts(scene: Scene) -> None:
     assert scene.there() == before
 
 
+@pytest.mark.accept
 def test_ten_thousand_parts_where_there_is_no_limit(scene: Scene, unlimited: None) -> None:
     own = scene.alpha.part("web")
     lamp = scene.alpha.composite("many", web=own)
@@ -246,6 +252,7 @@ def test_ten_thousand_parts_where_there_is_no_limit(scene: Scene, unlimited: Non
     assert good["status"] == "active"
 
 
+@pytest.mark.accept
 def test_ten_thousand_parts_in_a_record(scene: Scene) -> None:
     own = scene.alpha.part("web")
     lamp = scene.alpha.composite("many", web=own)
@@ -259,6 +266,7 @@ def test_ten_thousand_parts_in_a_record(scene: Scene) -> None:
     scene.refused(29, "plan", lamp["id"], "--part", "web", told="do not agree")
 
 
+@pytest.mark.accept
 @pytest.mark.parametrize("size", [256, 60_000, 1 << 20])
 def test_long_values(scene: Scene, size: int) -> None:
     own = scene.alpha.part("web")
@@ -282,6 +290,7 @@ def test_long_values(scene: Scene, size: int) -> None:
     assert scene.command("plan", lamp["id"], "--part", "web", "-f", "json").status in (0, 15)
 
 
+@pytest.mark.accept
 def test_long_values_of_completed_images(scene: Scene) -> None:
     """One that cannot be read is left out, with a word in the log."""
     own = scene.alpha.part("web")
@@ -303,6 +312,7 @@ def test_long_values_of_completed_images(scene: Scene) -> None:
 # -- names ---------------------------------------------------------------------------
 
 
+@pytest.mark.accept
 @pytest.mark.parametrize("name", NASTY)
 def test_names_on_the_command_line(scene: Scene, name: str, small_gold: smallgold.Gold,
                                    tmp_path: Path) -> None:
@@ -332,6 +342,7 @@ def hostile_name(done: Done) -> None:
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e\u2028\u2029]", done.out), done.out
 
 
+@pytest.mark.accept
 @pytest.mark.parametrize("name", [each for each in NASTY if len(each) < 256])
 def test_names_in_the_image_service(scene: Scene, name: str) -> None:
     """A composite of that name, as everybody sees it whom it is public to."""
@@ -361,6 +372,7 @@ def test_names_in_the_image_service(scene: Scene, name: str) -> None:
         hostile_name(planned)
 
 
+@pytest.mark.accept
 @pytest.mark.parametrize("name", ["splitimage_part_../x", "splitimage_part_a\nb",
                                   "splitimage_part_", "splitimage_part_" + "a" * 64,
                                   "splitimage_part_\x1b[31m"])
@@ -374,6 +386,7 @@ def test_names_of_parts_in_the_image_service(scene: Scene, name: str) -> None:
     assert shown.json == []
 
 
+@pytest.mark.accept
 def test_a_digest_is_no_path(scene: Scene) -> None:
     """Where a digest would name a file of the host."""
     own = scene.alpha.part("web")

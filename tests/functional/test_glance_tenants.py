@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.functional.cloud import TestCloud
 
 pytest_plugins = ("tests.functional.cloud", "tests.functional.glanceusers")
-pytestmark = [pytest.mark.accept, pytest.mark.must_show("glance", 2)]
+pytestmark = pytest.mark.must_show("glance", 2)
 
 #: Of alpha's composite.
 NAME = f"small-{uuid.uuid4().hex[:8]}"
@@ -103,6 +103,7 @@ def betas(cloud: TestCloud, host: Path, admin: Images) -> Iterator[Command]:
 # -- through Glance ----------------------------------------------------------------
 
 
+@pytest.mark.accept
 def test_nothing_of_alphas_is_listed_by_any_question(alphas: Alpha, beta: Records) -> None:
     def found(**filters: str) -> set[str]:
         return {each["id"] for each in beta.images.list(hidden=None, **filters)}
@@ -160,6 +161,7 @@ def test_guessed_ids_are_as_good_as_any_others(alphas: Alpha, beta: Records, clo
 # -- through the filter --------------------------------------------------------------
 
 
+@pytest.mark.accept
 def test_the_filter_plans_on_nothing_of_alphas(alphas: Alpha, cloud: TestCloud) -> None:
     def asked(**request: Any) -> tuple[int, str]:
         answer = cloud.beta.session.post(
@@ -183,6 +185,7 @@ def test_the_filter_plans_on_nothing_of_alphas(alphas: Alpha, cloud: TestCloud) 
 # -- through the command line ----------------------------------------------------------
 
 
+@pytest.mark.accept
 def test_the_command_line_shows_nothing_of_alphas(
         alphas: Alpha, betas: Command, tmp_path: Path) -> None:
     """On a host that has it all in its cache."""
@@ -216,6 +219,7 @@ def test_the_command_line_shows_nothing_of_alphas(
         assert not out.exists()
 
 
+@pytest.mark.accept
 def test_reconcile_of_what_is_alphas_does_nothing(
         alphas: Alpha, betas: Command, admin: Images) -> None:
     unknown = betas("composite", "reconcile", str(uuid.uuid4()))
@@ -224,6 +228,7 @@ def test_reconcile_of_what_is_alphas_does_nothing(
     assert {name: admin.get(name) for name in alphas.images} == alphas.images
 
 
+@pytest.mark.accept
 def test_a_known_digest_opens_nothing_of_the_hosts_cache(
         alphas: Alpha, betas: Command, beta: Records, tmp_path: Path) -> None:
     """beta knows what alpha's contents are called, not what is in them, and has
@@ -263,6 +268,7 @@ def uploads(cloud: TestCloud, images: Mapping[str, Description]) -> int:
     return sum(f"PUT /v2/images/{image}/file" in log for image in images)
 
 
+@pytest.mark.accept
 def test_a_part_that_alpha_has_is_stored_like_any_other(
         alphas: Alpha, betas: Command, cloud: TestCloud, admin: Images,
         small_gold: smallgold.Gold) -> None:
@@ -315,6 +321,7 @@ def settings(tmp_path: Path, *, filter: bool) -> Path:
     return path
 
 
+@pytest.mark.accept
 @pytest.mark.parametrize("filter", [True, False])
 def test_no_label_of_betas_is_in_a_plan_of_alphas(
         alphas: Alpha, alpha: Records, beta: Records, admin: Images, cloud: TestCloud,
@@ -369,6 +376,7 @@ def test_no_label_of_betas_is_in_a_plan_of_alphas(
             refused(command("plan", name, "--part", "web"), 10, name)
 
 
+@pytest.mark.accept
 def test_no_label_of_betas_is_in_an_image_of_alphas(
         alphas: Alpha, alpha: Records, beta: Records, admin: Images, cloud: TestCloud,
         tmp_path: Path) -> None:
@@ -398,6 +406,7 @@ def test_no_label_of_betas_is_in_an_image_of_alphas(
             admin.discard(each["id"])
 
 
+@pytest.mark.accept
 def test_a_shared_composite_is_used_by_its_id_and_nothing_that_goes_with_it(
         alpha: Records, beta: Records, admin: Images, cloud: TestCloud, tmp_path: Path) -> None:
     """Whoever accepts a composite trusts it; not what its owner completed."""
@@ -421,6 +430,7 @@ def lines(done: Done) -> list[str]:
     return [json.dumps(done.out), *done.err.splitlines()]
 
 
+@pytest.mark.accept
 def test_what_is_unshared_is_gone(alphas: Alpha, betas: Command, alpha: Records,
                                   beta: Records) -> None:
     """Also where beta has it all in the cache of its host."""
