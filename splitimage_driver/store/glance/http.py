@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
@@ -97,17 +98,22 @@ class HttpTransport:
     def request(self, method: str, path: str, *, headers: Mapping[str, str],
                 body: bytes | BinaryIO | None = None) -> Answer:
         whole = body is None or isinstance(body, bytes)
+        send = functools.partial(
+            self._adapter.request, path, method, headers=dict(headers), data=body,
+            raise_exc=False, stream=True, timeout=self._timeout, connect_retries=0,
+            status_code_retries=0, allow_reauth=whole)
         try:
-            response = self._adapter.request(
-                path, method, headers=dict(headers), data=body, raise_exc=False, stream=True,
-                timeout=self._timeout, connect_retries=0, status_code_retries=0,
-                allow_reauth=whole)
-            if response.status_code == 401 and not whole:
-                # What was read of the body cannot be sent again: whoever has it
-                # begins anew, with a new login.
-                self._adapter.invalidate()
+            response = send()
+            if response.status_code == 401:
                 response.close()
-                raise ConnectionError("the login has expired")
+                if not whole:
+                    # What was read of the body cannot be sent again: whoever has it
+                    # begins anew, with a new login.
+                    self._adapter.invalidate()
+                    raise ConnectionError("the login has expired")
+                # Of several threads that meet an expired login only the first renews
+                # it; the others are told that there is none.
+                response = send()
             return _Answer(response)
         except _BROKEN as error:
             raise ConnectionError(_told(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -114,6 +115,38 @@ def test_a_request_that_fails_tells_whether_it_can_be_repeated(raised: Exception
 
     with pytest.raises(error):
         http.HttpTransport(Connection(request=request), 5).request("GET", "/images", headers={})
+
+
+class Expiring:
+    """Requests of a login that has expired, up to the second one."""
+
+    def __init__(self) -> None:
+        self.asked, self.renewed = 0, 0
+
+    def request(self, *_: Any, **__: Any) -> Any:
+        self.asked += 1
+        return SimpleNamespace(status_code=401 if self.asked == 1 else 200, headers={},
+                               close=lambda: None)
+
+    def invalidate(self) -> None:
+        self.renewed += 1
+
+
+def test_a_login_that_another_thread_renews_is_used() -> None:
+    """keystoneauth gives up where another thread was the first to notice."""
+    connection = Connection()
+    connection.image = expiring = Expiring()  # type: ignore[assignment]
+    answer = http.HttpTransport(connection, 5).request("POST", "/images", headers={}, body=b"{}")
+    assert (answer.status, expiring.asked, expiring.renewed) == (200, 2, 0)
+
+
+def test_contents_are_not_sent_again_from_where_they_were_left() -> None:
+    connection = Connection()
+    connection.image = expiring = Expiring()  # type: ignore[assignment]
+    with pytest.raises(ConnectionError, match="login has expired"):
+        http.HttpTransport(connection, 5).request("PUT", "/images/x/file", headers={},
+                                                  body=io.BytesIO(b"data"))
+    assert (expiring.asked, expiring.renewed) == (1, 1)
 
 
 def test_an_answer_that_breaks_off_is_a_broken_connection() -> None:
