@@ -77,12 +77,12 @@ class Importer:
         return self.end(self.begin(name, disk, *options, **said))
 
     @staticmethod
-    def until(condition: Callable[[], Any]) -> Any:
+    def until(condition: Callable[[], Any], pause: float = 0.5) -> Any:
         """What it gives, once that is true."""
         end = time.monotonic() + 600
         while not (found := condition()):
             assert time.monotonic() < end, "it never came"
-            time.sleep(0.5)
+            time.sleep(pause)
         return found
 
     def told(self, image: str) -> str:

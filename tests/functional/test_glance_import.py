@@ -327,7 +327,8 @@ def test_a_host_without_room(cloud: TestCloud, imports: Importer, finished_gold:
 MOMENTS = {
     "while it is split": lambda imports, image: any(imports.work.glob("*/gold/splitimage.db")),
     "while parts are stored": lambda imports, image: len(imports.stored_for(image)) >= 2,
-    "while the base is": lambda imports, image: "splitimage_role" in imports.images.get(image),
+    # It is in the staging area; soon after the image is active.
+    "while the base is": lambda imports, image: imports.images.get(image)["min_disk"],
 }
 
 
@@ -338,7 +339,7 @@ def test_glance_is_killed(cloud: TestCloud, imports: Importer, finished_gold: Pa
                           moment: str) -> None:
     before = imports.left()
     stuck = imports.begin("small", finished_gold, splitimage_split=SPLIT)
-    imports.until(lambda: MOMENTS[moment](imports, stuck))
+    imports.until(lambda: MOMENTS[moment](imports, stuck), 0.02)
     cloud.kill("glance")
     cloud.up()
     assert imports.images.get(stuck)["status"] == "importing"
