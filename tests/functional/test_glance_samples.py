@@ -15,6 +15,7 @@ from splitimage_driver import exceptions
 from splitimage_driver.model import properties
 from splitimage_driver.store.glance import access
 from tests.cloud import accounts
+from tests.functional import smallgold
 from tests.functional.command import ROOT
 
 if TYPE_CHECKING:
@@ -129,6 +130,22 @@ def test_members_work_as_before_and_nobody_writes_other_names(
         access.reconcile(alpha.images, lamp["id"], last=lamp)
         removed = access.collect(alpha.images, alpha.images.project, grace=0)
         assert apache["id"] in {each.image for each in removed}
+
+
+def test_the_command_line_works_where_properties_are_protected(
+        cloud: TestCloud, stores: Stores, small_gold: smallgold.Gold, tmp_path: Path) -> None:
+    name = f"small-{uuid.uuid4().hex[:8]}"
+    command = cloud.splitimage("alpha", tmp_path / "store")
+    alpha = stores(cloud.alpha)
+    before = {each["id"] for each in alpha.images.list(hidden=None)}
+    with cloud.configured({"glance-api.conf": {"DEFAULT": {
+            "property_protection_file": str(ETC / "glance-property-protections.conf")}}}):
+        captured = command("capture", name, *small_gold.arguments, "-f", "json").json
+        alpha.made += [each["id"] for each in alpha.images.list(hidden=None)
+                       if each["id"] not in before]
+        plan = command("plan", name, "--part", "web", "-f", "json").json
+        assert plan["candidate_id"] == captured["id"]
+        assert command("composite", "delete", name).status == 0
 
 
 def test_capturing_can_be_a_privilege(cloud: TestCloud, stores: Stores, tmp_path: Path) -> None:
