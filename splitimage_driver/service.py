@@ -254,7 +254,8 @@ class ImageService:
         plan = self.plan(msgspec.structs.replace(request, booted=False), explain=True)
         assert plan.target is not None  # noqa: S101 (explain makes it)
         wanted = plans.booted(plan.recipe)
-        there = self.store.find_recipe(wanted, owner=self.owner)
+        there = self.store.find_recipe(wanted, owner=self.owner,
+                                       composite=self.store.composite(plan.composite))
         if there is not None:
             raise exceptions.AlreadyExists(kind="image", name=there.name,
                                            where=self.store.location)

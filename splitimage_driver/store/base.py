@@ -229,12 +229,11 @@ class Store(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def find_recipe(self, recipe: str, *, owner: str,
-                    composite: Composite | None = None) -> Image | None:
+    def find_recipe(self, recipe: str, *, owner: str, composite: Composite) -> Image | None:
         """The exact match that ``owner`` may use: an own one, or a public one
         of the composite's owner. Oldest first.
 
-        :param composite: that is asked for; None: any that made the image
+        :param composite: that is asked for
         """
 
     @abc.abstractmethod

@@ -151,8 +151,7 @@ class LocalStore(HostStore):
     def images(self, *, composite: str | None = None, owner: str | None = None) -> list[Image]:
         return self._tables.all(Image, composite=composite, owner=owner)
 
-    def find_recipe(self, recipe: str, *, owner: str,
-                    composite: Composite | None = None) -> Image | None:
+    def find_recipe(self, recipe: str, *, owner: str, composite: Composite) -> Image | None:
         return self._tables.usable(recipe, owner)
 
     def touch_image(self, image_id: str) -> None:

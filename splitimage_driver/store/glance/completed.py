@@ -95,15 +95,17 @@ class CompletedImages:
 
         return list(self._learned(each for each in self.reader.map(shown, ids) if each))
 
-    def of_recipe(self, recipe: str, owner: str, composites: Iterable[Composite]) -> Image | None:
-        """The oldest of the owner; else a public one that the owner of one of
-        the composites has made from it."""
-        found = self.reader.completed(owner, splitimage_recipe=recipe)
-        for composite in composites:
-            if not found and composite.owner != owner:
-                found = self.reader.completed(
-                    composite.owner, splitimage_recipe=recipe, visibility=api.PUBLIC,
-                    splitimage_composite=composite.id)
+    def of_recipe(self, recipe: str, owner: str, composite: Composite) -> Image | None:
+        """The oldest of the owner; else a public one of the composite's owner.
+
+        Of this composite only: what merging puts into a file comes from the
+        composite's own record, too, and a recipe does not tell whose it was. An
+        image that was once made from a stranger's composite is no match.
+        """
+        wanted = {"splitimage_recipe": recipe, "splitimage_composite": composite.id}
+        found = self.reader.completed(owner, **wanted)
+        if not found and composite.owner != owner:
+            found = self.reader.completed(composite.owner, visibility=api.PUBLIC, **wanted)
         return next(self._learned(found), None)
 
     def near(self, composite: Composite, parts: Sequence[str], filesets: Sequence[str],

@@ -133,11 +133,11 @@ class Publisher:
                 self._manifest(holder, mine, image.name, records.pack(None, tree), made)
                 # Until then somebody may still create a record as old as this.
                 time.sleep(max(0.0, _SECOND - (time.monotonic() - began)))
-                leader = self._leader(mine, image.recipe)
+                leader = self._leader(mine, image)
                 if leader is None:
                     with self._alive(holder):
                         done = transfer.upload(self.images, mine, disk)
-                    leader = self._older(done, image.recipe)
+                    leader = self._older(done, image)
                 if leader is None:
                     return done
             self.discard(*reversed(made))
@@ -145,34 +145,37 @@ class Publisher:
 
         return self._again(attempt)
 
-    def _same(self, recipe: str) -> list[Description]:
-        """All records of this recipe that this project has, the oldest first."""
+    def _same(self, image: Image) -> list[Description]:
+        """All records of its recipe and composite that this project has, the
+        oldest first."""
         found = [each for each in self.images.list(
-            hidden=True, splitimage_role=properties.COMPLETED, splitimage_recipe=recipe,
-            owner=self.images.project) if self._counts(each, recipe)]
+            hidden=True, splitimage_role=properties.COMPLETED, owner=self.images.project,
+            splitimage_recipe=image.recipe, splitimage_composite=image.composite)
+            if self._counts(each, image)]
         return sorted(found, key=lambda each: (each["created_at"], each["id"]))
 
-    def _counts(self, image: Description, recipe: str) -> bool:
+    def _counts(self, image: Description, wanted: Image) -> bool:
         """Whether it is, or is going to be, what a look-up finds."""
         try:
             known = properties.completed(image, 0.0)
         except exceptions.BadImage:
             return False
-        return (known.owner == self.images.project and known.recipe == recipe
+        return (known.owner == self.images.project
+                and (known.recipe, known.composite) == (wanted.recipe, wanted.composite)
                 and not holdings.foreign(image)
                 and image["status"] in (api.QUEUED, api.SAVING, api.ACTIVE))
 
-    def _older(self, mine: Description, recipe: str) -> Description | None:
+    def _older(self, mine: Description, image: Image) -> Description | None:
         """A finished one that is older; two clocks may disagree who leads."""
-        first = next((each for each in self._same(recipe) if each["status"] == api.ACTIVE), None)
+        first = next((each for each in self._same(image) if each["status"] == api.ACTIVE), None)
         return first if first is not None and first["id"] != mine["id"] else None
 
-    def _leader(self, mine: str, recipe: str) -> Description | None:
+    def _leader(self, mine: str, image: Image) -> Description | None:
         """Wait for whoever publishes the same; None: this one is to do it."""
         seen: tuple[str, ...] = ()
         since = time.monotonic()
         while True:
-            first = next(iter(self._same(recipe)), None)
+            first = next(iter(self._same(image)), None)
             if first is None or first["id"] == mine:
                 return None
             if first["status"] == api.ACTIVE:

@@ -419,11 +419,8 @@ class GlanceStore(HostStore):
              limit: int) -> list[Image] | None:
         return self.completed.near(composite, parts, filesets, limit)
 
-    def find_recipe(self, recipe: str, *, owner: str,
-                    composite: Composite | None = None) -> Image | None:
-        # Another composite's owner may say of it what this one is.
-        return self.completed.of_recipe(recipe, owner, [composite] if composite else [
-            known.composite for known in self.reader.composites.values()])
+    def find_recipe(self, recipe: str, *, owner: str, composite: Composite) -> Image | None:
+        return self.completed.of_recipe(recipe, owner, composite)
 
     def touch_image(self, image_id: str) -> None:
         self.completed.touch(image_id)

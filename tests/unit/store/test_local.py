@@ -264,18 +264,18 @@ def test_what_two_images_share_stays_with_the_second(store: Any, make: Any) -> N
 def test_exact_matches_come_from_oneself_or_the_composites_owner(
         store: Any, make: Any) -> None:
     composite = make.saved(owner="admin")
-    assert store.find_recipe("r", owner="me") is None
+    assert store.find_recipe("r", owner="me", composite=composite) is None
     make.added(composite, recipe="r", owner="stranger", public=True, created=1.0)
-    assert store.find_recipe("r", owner="me") is None
+    assert store.find_recipe("r", owner="me", composite=composite) is None
     private = make.added(composite, recipe="r", owner="admin", created=3.0)
-    assert store.find_recipe("r", owner="me") is None
-    assert store.find_recipe("r", owner="admin") == private
+    assert store.find_recipe("r", owner="me", composite=composite) is None
+    assert store.find_recipe("r", owner="admin", composite=composite) == private
     store.delete_image(private.id)
     public = make.added(composite, recipe="r", owner="admin", public=True, created=3.0)
-    assert store.find_recipe("r", owner="me") == public
+    assert store.find_recipe("r", owner="me", composite=composite) == public
     mine = make.added(composite, recipe="r", owner="me", created=2.0)
-    assert store.find_recipe("r", owner="me") == mine  # the older one
-    assert store.find_recipe("other", owner="me") is None
+    assert store.find_recipe("r", owner="me", composite=composite) == mine  # the older one
+    assert store.find_recipe("other", owner="me", composite=composite) is None
 
 
 # -- servers ------------------------------------------------------------------

@@ -320,7 +320,8 @@ def test_a_completed_image_has_its_manifest(publisher: Publisher, glance: FakeGl
 def older(alpha: Records, glance: FakeGlance, *, whole: bool = True, **said: str) -> Description:
     """A record of the same recipe that was there before."""
     lamp = alpha.image("lamp", properties.common(properties.COMPOSITE), None)
-    made = alpha.completed(lamp, "apache", recipe=RECIPE, whole=whole, **said)
+    made = alpha.completed(lamp, "apache", recipe=RECIPE, whole=whole,
+                           **{"splitimage_composite": LINK.image, **said})
     glance.images[made["id"]]["created_at"] = "2020-01-01T00:00:00Z"
     return made
 
@@ -335,7 +336,8 @@ def test_one_that_is_published_already_is_taken(publisher: Publisher, alpha: Rec
 
 @pytest.mark.parametrize("said", [
     {"image_type": "snapshot"}, {"base_image_ref": "x"}, {"splitimage_size": "large"},
-    {"splitimage_schema": "2"}, {"splitimage_disk": ""}])
+    {"splitimage_schema": "2"}, {"splitimage_disk": ""},
+    {"splitimage_composite": str(uuid.uuid4())}])
 def test_one_that_nobody_would_find_does_not_lead(
         publisher: Publisher, alpha: Records, glance: FakeGlance, disk: Path,
         said: dict[str, Any]) -> None:

@@ -30,6 +30,22 @@ def test_a_recipe_of_anothers_composite_is_no_match_for_an_own_one(
     assert found is not None and found.id == evil["id"], "offered by its composite's owner"
 
 
+def test_what_was_made_from_anothers_composite_is_no_match_for_an_own_one(
+        glance: FakeGlance, alpha: Records, beta: Records, stores: Stores) -> None:
+    """However much its recipe is the same: what is merged comes from the record of
+    the composite, which is beta's word."""
+    own, clone = alpha.composite("lamp"), beta.composite("lamp")
+    admin = glance.user("admin", admin=True)
+    for each in (clone["id"], beta.images.get(clone["id"])["splitimage_manifest"]):
+        admin.update(each, {"visibility": "public"})
+    made = alpha.completed(clone, recipe=RECIPE)
+    store = stores(alpha.images)
+    mine, theirs = store.composite(own["id"]), store.composite(clone["id"])
+    assert store.find_recipe(RECIPE, owner="alpha", composite=mine) is None
+    found = store.find_recipe(RECIPE, owner="alpha", composite=theirs)
+    assert found is not None and found.id == made["id"]
+
+
 def test_labels_of_others_are_never_a_match(
         glance: FakeGlance, alpha: Records, beta: Records, stores: Stores) -> None:
     lamp = alpha.composite("lamp")
