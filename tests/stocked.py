@@ -66,7 +66,9 @@ class Stock:
         self.images.create(name, dict(said), image=image, **attributes)
 
     def data(self, image: str, content: bytes | None = None) -> None:
-        self.images.put(image, io.BytesIO(os.urandom(512) if content is None else content))
+        self.images.put(image, io.BytesIO(
+            # Nothing that Glance could take for a boot record.
+            os.urandom(500) + bytes(12) if content is None else content))
 
     def manifest(self, holder: str, content: bytes, *, image: str = "",
                  visibility: str = "private") -> str:

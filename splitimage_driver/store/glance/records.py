@@ -2,8 +2,9 @@
 
 ::
 
-    splitimage-manifest-1\\n, then a zstd frame that states its length, of
-    MessagePack: [record, canonical bytes of the manifest, parts]
+    splitimage-record-1, up to seven blanks, the line's end; then a zstd frame
+    that states its length, of MessagePack: [record, canonical bytes of the
+    manifest, parts]
 
 The record is a composite's or a part's, nil for a completed image (its record
 is in its properties); the manifest that of a tree or a part; ``parts`` are the
@@ -23,7 +24,13 @@ from splitimage_driver.model.entry import UNDECODABLE
 from splitimage_driver.model.part import Part
 from splitimage_driver.store.objects import MANIFEST_LIMIT
 
-MAGIC = b"splitimage-manifest-1\n"
+_LINE = b"splitimage-record-1"
+#: How one begins, as a rule.
+MAGIC = _LINE + b"\n"
+#: Glance takes what has this here for a broken disk, and refuses it for ever.
+_BOOT_MARK, _BOOT_PLACE = b"\x55\xaa", 510
+#: Blanks that the first line may end with.
+_MOST_BLANKS = 7
 _LEVEL = 3
 _Record = TypeVar("_Record", Composite, Part, None)
 _encode = msgspec.msgpack.Encoder().encode
@@ -49,7 +56,13 @@ class Bundle(msgspec.Struct, frozen=True, array_like=True):
 
 def pack(record: Composite | Part | None, manifest: bytes, parts: tuple[Part, ...] = ()) -> bytes:
     plain = _encode(Bundle(msgspec.Raw(_encode(record)), manifest, parts))
-    return MAGIC + zstandard.ZstdCompressor(level=_LEVEL).compress(plain)
+    frame = zstandard.ZstdCompressor(level=_LEVEL).compress(plain)
+    found = b""
+    for blanks in range(_MOST_BLANKS + 1):
+        found = b"%s%s\n%s" % (_LINE, b" " * blanks, frame)
+        if not found.startswith(_BOOT_MARK, _BOOT_PLACE):
+            break
+    return found
 
 
 def unpack(data: bytes, where: str, limit: int = MANIFEST_LIMIT) -> Bundle:
@@ -60,9 +73,10 @@ def unpack(data: bytes, where: str, limit: int = MANIFEST_LIMIT) -> Bundle:
     def bad(reason: Any) -> exceptions.BadImage:
         return exceptions.BadImage(image=where, reason=f"it is no manifest: {reason}")
 
-    if not data.startswith(MAGIC):
+    end = data.find(b"\n", 0, len(MAGIC) + _MOST_BLANKS)
+    if end < 0 or data[:end].rstrip(b" ") != _LINE:
         raise bad("wrong first line")
-    frame = memoryview(data)[len(MAGIC):]
+    frame = memoryview(data)[end + 1:]
     try:
         # Without a length in the frame nothing bounds the memory.
         size = zstandard.frame_content_size(frame)
