@@ -16,7 +16,7 @@ from splitimage_driver import exceptions
 from splitimage_driver.capture.attribution import BASE, Attribution, Group
 from splitimage_driver.capture.draft import ALWAYS, Draft
 from splitimage_driver.capture.gold import GoldState, Spool
-from splitimage_driver.capture.identity import Identity
+from splitimage_driver.capture.identity import REMOVE, Identity
 from splitimage_driver.capture.packagedb import base as packagedb
 from splitimage_driver.capture.splitter import Split, Splitter
 from splitimage_driver.capture.steps import row_group
@@ -170,8 +170,10 @@ class _Packages:
 
     def _keep_parents(self) -> None:
         """A directory that only packages of parts list, and that the base has
-        something in all the same."""
-        for above in {above for path in self.kept for above in entries.parents(path)}:
+        something in all the same: no log of theirs, which goes."""
+        stays = [e.path for e in self.kept.values() if e.is_dir
+                 or (rule := self.identity.rule(e.path)) is None or rule.action != REMOVE]
+        for above in {above for path in stays for above in entries.parents(path)}:
             if above in self.state.manifest:
                 self.kept.setdefault(above, self.state.manifest.by_path[above])
 

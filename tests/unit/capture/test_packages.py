@@ -178,3 +178,10 @@ def test_a_directory_of_the_bases_files_stays_whoever_lists_it(tmp_path: Path) -
     captured = Captured(tmp_path, told, {"tuner": ("tuner",), **SOFTWARE})
     assert PAGER in captured.paths()
     assert captured.base.by_path[b"var/lib/dpkg/alternatives"].is_dir
+
+
+def test_a_log_keeps_no_directory_of_a_part_in_the_base(tmp_path: Path) -> None:
+    told = install(machine(), "tuner", {"usr/bin/tuner": b"t"}, listed=["var/log/tuner"])
+    captured = Captured(tmp_path, told | {"var/log/tuner/tuner.log": b"tuned\n"},
+                        {"tuner": ("tuner",), **SOFTWARE})
+    assert b"var/log/tuner" not in captured.base.by_path
