@@ -7,6 +7,7 @@ argparse's, 3 to 9 are left to the shell and to signals.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -79,6 +80,16 @@ class InvalidInput(SplitImageError):
     message = "%(what)s: %(reason)s"
     hint = "correct it and run the command again"
     exit_code = 15
+
+
+def ambiguous(kind: str, name: str, ids: Iterable[str]) -> InvalidInput:
+    """Several things have the name that was given.
+
+    :param ids: theirs, as far as they have to be given
+    """
+    known = sorted(ids)
+    return InvalidInput(what=f"{kind} {name}", reason=f"{len(known)} have this name, give an id: "
+                        + ", ".join(known))
 
 
 class OpenConflict(SplitImageError):

@@ -40,9 +40,7 @@ def part(application: Application, given: str, *, kind: str | None = None) -> Pa
     if not found:
         raise exceptions.NotFound(kind="part", name=given, where=application.store.location)
     if len(found) > 1:
-        raise exceptions.InvalidInput(
-            what=f"part {given}", reason=f"{len(found)} have this name, give an id: "
-            + ", ".join(sorted(p.id[:12] for p in found)))
+        raise exceptions.ambiguous("part", given, (p.id[:12] for p in found))
     return found[0]
 
 
@@ -71,7 +69,5 @@ def image(application: Application, given: str) -> Image:
     if not found:
         raise exceptions.NotFound(kind="image", name=given, where=application.store.location)
     if len(found) > 1:
-        raise exceptions.InvalidInput(
-            what=f"image {given}", reason=f"{len(found)} have this name, give an id: "
-            + ", ".join(sorted(i.id for i in found)))
+        raise exceptions.ambiguous("image", given, (i.id for i in found))
     return found[0]

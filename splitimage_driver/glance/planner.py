@@ -9,7 +9,6 @@ public ones of the composite's owner.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -28,7 +27,6 @@ from splitimage_driver.store.glance.api import Description, Images
 MAX_REQUESTS = 128
 #: Candidates that are told of one request, and of each in a list.
 _MOST, _MOST_IN_LIST = 256, 16
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 #: Ids in one list call.
 _CHUNK = 100
 #: Looked at beyond what is asked for, in place of those that Glance does not
@@ -170,7 +168,7 @@ class _View:
                        Goal(frozenset((*parts, *filesets)), name, weights))
 
     def _composite(self, name: str) -> Description:
-        found = self._by_id(name) if _ID.match(name) else None
+        found = self._by_id(name) if properties.IMAGE_ID.match(name) else None
         found = found or self._by_name(name)
         if found is None:
             raise exceptions.NotFound(kind="composite", name=name, where=self.images.where)
@@ -196,10 +194,7 @@ class _View:
         for some in (own, public):
             found = [image for image in map(self._by_id, (each.id for each in some)) if image]
             if len(found) > 1:
-                raise exceptions.InvalidInput(
-                    what=f"composite {name}",
-                    reason=f"{len(found)} have this name, give an id: "
-                    + ", ".join(sorted(image["id"] for image in found)))
+                raise exceptions.ambiguous("composite", name, (image["id"] for image in found))
             if found:
                 return found[0]
         return None

@@ -50,7 +50,8 @@ ROLES = (COMPOSITE, PART, MANIFEST, COMPLETED)
 
 _OF_PART = PREFIX + "part_"
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_IMAGE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+#: Of an image.
+IMAGE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 #: Continued lists have no more pieces: 64 names of 63 bytes fit.
 _PIECES = 20
 #: No number is larger, nor is any no number at all.
@@ -175,7 +176,7 @@ def links(image: Mapping[str, Any]) -> Links:
 
 def _link(image: Mapping[str, Any], key: str) -> Link:
     match str(image.get(key, "")).split(" "):
-        case [target, digest] if _IMAGE.match(target) and _DIGEST.match(digest):
+        case [target, digest] if IMAGE_ID.match(target) and _DIGEST.match(digest):
             return Link(target, digest)
     raise bad(image, f"{key[:80]} is not an image's id and a digest")
 
@@ -183,7 +184,7 @@ def _link(image: Mapping[str, Any], key: str) -> Link:
 def manifest(image: Mapping[str, Any]) -> str:
     """Id of the image that holds the manifest."""
     found = str(image.get("splitimage_manifest", ""))
-    if not _IMAGE.match(found):
+    if not IMAGE_ID.match(found):
         raise bad(image, "splitimage_manifest is no image's id")
     return found
 
@@ -259,7 +260,7 @@ def completed(image: Mapping[str, Any], created: float) -> Image:
         raise bad(image, "splitimage_parts names what is no part")
     if not all(_DIGEST.match(each) for each in filesets):
         raise bad(image, "splitimage_filesets names what is no digest")
-    if not _IMAGE.match(str(image.get("splitimage_composite", ""))):
+    if not IMAGE_ID.match(str(image.get("splitimage_composite", ""))):
         raise bad(image, "splitimage_composite is no image's id")
     try:
         size = int(image["splitimage_size"])

@@ -140,9 +140,7 @@ class Tables:
             raise exceptions.NotFound(kind=kind(model), name=name_or_id, where=self.location)
         ids = {record.id for record in found}
         if len(ids) > 1:
-            raise exceptions.InvalidInput(
-                what=f"{kind(model)} {name_or_id}",
-                reason=f"{len(ids)} have this name, give an id: {', '.join(sorted(ids))}")
+            raise exceptions.ambiguous(kind(model), name_or_id, ids)
         if single and len(found) > 1:
             raise exceptions.InvalidInput(
                 what=f"{kind(model)} {name_or_id}", reason="several projects have it, name one: "

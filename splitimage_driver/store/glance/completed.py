@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +22,6 @@ from splitimage_driver.store.retention import Limits, surplus
 
 LOG = logging.getLogger(__name__)
 PLAN = "/splitimage/plan"
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
 class CompletedImages:
@@ -60,16 +58,14 @@ class CompletedImages:
 
         :raises NotFound: :raises InvalidInput: several have the name
         """
-        if _ID.match(name_or_id):
+        if properties.IMAGE_ID.match(name_or_id):
             found = self._shown([name_or_id], self._trusted)
         else:
             found = list(self._learned(self.reader.completed(self.project, name=name_or_id)))
         if not found:
             raise exceptions.NotFound(kind="image", name=name_or_id, where=self.images.where)
         if len(found) > 1:
-            raise exceptions.InvalidInput(
-                what=f"image {name_or_id}", reason=f"{len(found)} have this name, give an id: "
-                + ", ".join(sorted(image.id for image in found)))
+            raise exceptions.ambiguous("image", name_or_id, (image.id for image in found))
         return found[0]
 
     def _trusted(self, image: Image) -> bool:
@@ -119,7 +115,7 @@ class CompletedImages:
                 "limit": limit})
             ids = None if answer is None else [
                 each["image"] for each in answer["candidates"]
-                if each["image"] != composite.id and _ID.match(each["image"])]
+                if each["image"] != composite.id and properties.IMAGE_ID.match(each["image"])]
         except (exceptions.SplitImageError, KeyError, TypeError) as error:
             LOG.warning("the image service cannot plan, doing so here: %s", error)
             ids = None

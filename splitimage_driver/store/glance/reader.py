@@ -10,7 +10,6 @@ from __future__ import annotations
 import concurrent.futures
 import datetime
 import hashlib
-import re
 import threading
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -31,7 +30,6 @@ from splitimage_driver.store.glance.records import Bundle
 from splitimage_driver.store.objects import MANIFEST_LIMIT
 
 LOG = logging.getLogger(__name__)
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 #: Bytes of manifests that are kept in memory, beside the one that was read last.
 _KEPT = 2**26
 #: What keeps one image from being read, and nothing else.
@@ -103,7 +101,8 @@ class Reader:
     def look(self, ids: Iterable[Any]) -> None:
         """Have all of these shown by few requests, where they are going to be
         asked for one by one; what is none, or not visible, is left out."""
-        wanted = sorted({str(each) for each in ids if _ID.match(str(each))} - self._shown.keys())
+        given = {str(each) for each in ids} - self._shown.keys()
+        wanted = sorted(filter(properties.IMAGE_ID.match, given))
         for start in range(0, len(wanted), _CHUNK):
             self._shown |= {each["id"]: each for each in self._list(
                 True, id="in:" + ",".join(wanted[start:start + _CHUNK]))}
@@ -138,7 +137,7 @@ class Reader:
 
     def found(self, name_or_id: str) -> Description:
         """Its description, whether or not the rest of it can be read."""
-        found = self._by_id(name_or_id) if _ID.match(name_or_id) else None
+        found = self._by_id(name_or_id) if properties.IMAGE_ID.match(name_or_id) else None
         found = found or self._by_name(name_or_id)
         if found is None:
             raise exceptions.NotFound(kind="composite", name=name_or_id,
@@ -164,10 +163,7 @@ class Reader:
         for found in (self.described(name=name, owner=self.images.project),
                       self.described(name=name, visibility=api.PUBLIC)):
             if len(found) > 1:
-                raise exceptions.InvalidInput(
-                    what=f"composite {name}",
-                    reason=f"{len(found)} have this name, give an id: "
-                    + ", ".join(sorted(each["id"] for each in found)))
+                raise exceptions.ambiguous("composite", name, (each["id"] for each in found))
             if found:
                 return found[0]
         return None
@@ -199,7 +195,7 @@ class Reader:
 
     def names(self, ids: Iterable[str]) -> dict[str, str]:
         """Of composites, whoever has them, by id."""
-        wanted = sorted({each for each in ids if _ID.match(each)})
+        wanted = sorted({each for each in ids if properties.IMAGE_ID.match(each)})
         return {each["id"]: str(each.get("name") or "")
                 for start in range(0, len(wanted), _CHUNK)
                 for each in self.images.list(hidden=False, splitimage_role=properties.COMPOSITE,

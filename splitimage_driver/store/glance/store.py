@@ -237,10 +237,8 @@ class GlanceStore(HostStore):
                      if image.get(key) == name_or_id]
             digests = {properties.digest(image) for image in found}
             if len(digests) > 1:
-                raise exceptions.InvalidInput(
-                    what=f"part {name_or_id}",
-                    reason=f"{len(digests)} have this name, give an id: "
-                    + ", ".join(sorted(digest[:12] for digest in digests)))
+                raise exceptions.ambiguous("part", name_or_id,
+                                           (digest[:12] for digest in digests))
             if found:
                 return found
         raise exceptions.NotFound(kind="part", name=name_or_id, where=self.location)
