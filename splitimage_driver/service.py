@@ -135,37 +135,39 @@ class ImageService:
 
     @contextlib.contextmanager
     def assembled(self, request: Request, *, publish: bool = True, source: str | None = None,
-                  ) -> Iterator[tuple[Plan, Assembled]]:
+                  fetch: bool = True) -> Iterator[tuple[Plan, Assembled]]:
         """Plan and carry out; the same request in two processes is assembled
         once. For the length of the block nothing takes the disk away, even
         where the image is pruned.
 
         :param source: id of the image to make it from, if that is still there
+        :param fetch: bring the disk of an exact match here; without, it is here
+            only where it was before
         :raises Cancelled: taken out of the queue meanwhile
         :raises NoSpaceInImage: nothing was written then
         """
         with contextlib.ExitStack() as held:
-            yield self._assembled(request, held, publish=publish, source=source)
+            yield self._assembled(request, held, publish=publish, source=source, fetch=fetch)
 
     def _assembled(self, request: Request, held: contextlib.ExitStack, *, publish: bool,
-                   source: str | None) -> tuple[Plan, Assembled]:
+                   source: str | None, fetch: bool) -> tuple[Plan, Assembled]:
         while True:
             plan = self.plan(request, source=source)
             try:
                 if plan.exact:
-                    return plan, self._match(plan, held)
+                    return plan, self._match(plan, held, fetch=fetch)
                 with self.store.lock(f"recipe {self.owner} {plan.recipe}"):
                     # Another process may have published it while this one waited.
                     plan = self._current(plan, source)
                     if plan.exact:
-                        return plan, self._match(plan, held)
+                        return plan, self._match(plan, held, fetch=fetch)
                     began = time.monotonic()
                     with self.store.turn(_title(plan)):
                         waited = time.monotonic() - began
                         # So may an image that is nearer than the one planned with.
                         plan = self._current(plan, source)
                         if plan.exact:
-                            return plan, self._match(plan, held)
+                            return plan, self._match(plan, held, fetch=fetch)
                         load = self.plans.load()
                         done = self._carry_out(plan, held, publish=publish)
                     done.facts["queue_seconds"] = waited
@@ -183,9 +185,10 @@ class ImageService:
     def _current(self, plan: Plan, source: str | None) -> Plan:
         return plan if self.plans.current(plan) else self.plan(plan.request, source=source)
 
-    def _match(self, plan: Plan, held: contextlib.ExitStack) -> Assembled:
+    def _match(self, plan: Plan, held: contextlib.ExitStack, *, fetch: bool) -> Assembled:
         candidate = plan.estimate.candidate
-        held.enter_context(self.store.hold([candidate.disk]))
+        if fetch or self.store.is_local(candidate.disk):
+            held.enter_context(self.store.hold([candidate.disk]))
         if candidate.kind == BASE:  # nothing but the system was asked for
             return Assembled(image=None, disk=candidate.disk, facts={"assembly_seconds": 0.0})
         image = self.store.image(candidate.id)

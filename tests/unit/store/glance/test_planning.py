@@ -127,6 +127,32 @@ def test_an_exact_match_is_found_and_used(cloud: Cloud, project: str) -> None:
     assert service.store.is_local(made.disk)
 
 
+def test_who_needs_no_disk_has_none_fetched(cloud: Cloud) -> None:
+    wanted = cloud.service().plan(request("apache", "mysql"))
+    made = cloud.completed("apache", "mysql", wanted=wanted)
+    service = cloud.service()
+    service.plan(request("apache", "mysql"))  # the composite's record is read
+    cloud.glance.requests.clear()
+    with service.assembled(request("apache", "mysql"), fetch=False) as (plan, done):
+        assert plan.exact
+        assert done.image is not None
+        assert done.image.id == made.id
+    assert not [path for _, path in cloud.glance.requests if path.endswith("/file")]
+    assert not service.store.is_local(made.disk)
+    assert done.image.last_used < service.store.image(made.id).last_used, "it was used"
+
+
+def test_a_disk_that_is_here_is_held_even_for_who_needs_none(cloud: Cloud) -> None:
+    service = cloud.service()
+    wanted = service.plan(request("apache", "mysql"))
+    made = cloud.completed("apache", "mysql", wanted=wanted)
+    service.assemble(request("apache", "mysql"))
+    with service.assembled(request("apache", "mysql"), fetch=False) as (_, done):
+        service.store.delete_image(made.id)
+        with service.store.scratch():  # as any other work that lets go of what is not used
+            assert service.store._contents.path(done.disk).exists()  # type: ignore[attr-defined]
+
+
 def test_what_only_others_have_is_neither_seen_nor_used(cloud: Cloud) -> None:
     cloud.publish()
     wanted = cloud.service("beta").plan(request("apache", "mysql"))
