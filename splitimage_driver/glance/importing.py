@@ -31,8 +31,9 @@ from taskflow import task
 from taskflow.patterns import linear_flow
 from taskflow.types.failure import Failure
 
+from splitimage_driver.conf import hosted
 from splitimage_driver.exceptions import NotFound, SplitImageError
-from splitimage_driver.glance import options, splitting, transport
+from splitimage_driver.glance import splitting, transport
 from splitimage_driver.glance.splitting import Captured, Order
 from splitimage_driver.model import properties
 from splitimage_driver.store.glance import access
@@ -77,7 +78,7 @@ class _Split(task.Task):
         if not any(name.startswith(properties.SPLIT) for name in image):
             return
         self._before, self._staged = image, Path(file_path.removeprefix("file://"))
-        conf = options.load(cfg.CONF)
+        conf = hosted.load(cfg.CONF)
         try:
             splitting.use_python(cfg.CONF.wsgi.python_interpreter)
             self._split(conf, splitting.order(image, self._images.project))
@@ -88,7 +89,7 @@ class _Split(task.Task):
 
     def _split(self, conf: Any, wanted: Order) -> None:
         splitting.free_name(self._images, wanted)
-        with splitting.captured(conf, options.files(cfg.CONF), wanted, self._staged) as found:
+        with splitting.captured(conf, hosted.files(cfg.CONF), wanted, self._staged) as found:
             self._images.get(wanted.image)  # it may have been deleted meanwhile
             splitting.free_name(self._images, wanted)
             cloud = GlanceStore(found.scratch / "cloud", conf.store, own=conf.glance,

@@ -22,6 +22,8 @@ manifest, part        ``splitimage_for``: image it was stored for,
                       ``splitimage_touched``: when somebody last reckoned with it,
                       ``splitimage_unreferenced``: since when nothing refers to it,
                       ``splitimage_deactivated``: composite it went inactive with
+composite             ``splitimage_default_parts``: names, separated by commas, of
+                      a server that does not say what it is made of; its owner's
 gold disk, imported   ``splitimage_split``: what is to become parts, see
                       :func:`software`; ``splitimage_error``: why that failed
 ====================  ==========================================================
@@ -57,6 +59,7 @@ _PIECES = 20
 #: No number is larger, nor is any no number at all.
 _LARGEST = 2**63
 SPLIT, ERROR = "splitimage_split", "splitimage_error"
+DEFAULT_PARTS = "splitimage_default_parts"
 #: Of dpkg or rpm, with an architecture where there are several.
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*(:[a-z0-9_]+)?\Z")
 
@@ -179,6 +182,16 @@ def _link(image: Mapping[str, Any], key: str) -> Link:
         case [target, digest] if IMAGE_ID.match(target) and _DIGEST.match(digest):
             return Link(target, digest)
     raise bad(image, f"{key[:80]} is not an image's id and a digest")
+
+
+def default_parts(image: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a composite."""
+    return names(str(image.get(DEFAULT_PARTS, "")))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Of a list that people write, separated by commas: each once, in order."""
+    return tuple(dict.fromkeys(filter(None, (word.strip() for word in text.split(",")))))
 
 
 def manifest(image: Mapping[str, Any]) -> str:

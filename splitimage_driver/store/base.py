@@ -180,6 +180,13 @@ class Store(abc.ABC):
                 found[each] = self.composite(each).name
         return found
 
+    def default_parts(self, composite: str) -> tuple[str, ...]:
+        """Names of the parts that who does not say any gets.
+
+        :param composite: its id
+        """
+        return ()
+
     def usable(self, composite: Composite, owner: str) -> bool:
         """Whether a project may build on a composite that was found."""
         return composite.owner == owner or composite.public

@@ -49,7 +49,7 @@ AXES = {
 }
 #: The rooms of the house; each is explained in doc/source/contributor.rst.
 ROOMS = {"archive", "assembly", "capture", "cli", "conf", "glance", "guest", "launch", "merge",
-         "model", "planning", "store"}
+         "model", "nova", "planning", "store"}
 #: What pure code has no business with.
 IMPURE = {"fcntl", "guestfs", "http", "io", "multiprocessing", "os", "pathlib", "shutil",
           "socket", "sqlite3", "subprocess", "tempfile", "threading", "urllib"}

@@ -371,6 +371,9 @@ class GlanceStore(HostStore):
     def composite_names(self, ids: Iterable[str]) -> dict[str, str]:
         return self.reader.names(ids)
 
+    def default_parts(self, composite: str) -> tuple[str, ...]:
+        return properties.default_parts(self.images_api.get(composite))
+
     def reconcile(self, composite: str | None = None) -> list[Finding]:
         changes = (access.reconcile_all(self.images_api, self.project) if composite is None
                    else access.reconcile(self.images_api, composite))

@@ -1,4 +1,5 @@
-"""What Glance's own configuration says of this project."""
+"""What the configuration of a service of OpenStack says of this project, which
+runs inside it: in ``glance-api.conf`` and ``nova.conf``."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ Possible values: a path; unset: the default places,
 
 
 def files(conf: Any) -> list[str] | None:
-    """:param conf: of Glance
+    """:param conf: of the service
     :returns: None: the default places
     """
     conf.register_opts(OPTS, group=GROUP)
@@ -28,5 +29,5 @@ def files(conf: Any) -> list[str] | None:
 
 
 def load(conf: Any) -> Any:
-    """This project's configuration, by Glance's."""
+    """This project's configuration, by that of the service."""
     return configuration.load(files=files(conf))

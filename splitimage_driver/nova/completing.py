@@ -1,0 +1,88 @@
+"""From a server's request to the image that it boots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from oslo_log import log as logging
+
+from splitimage_driver import exceptions
+from splitimage_driver.application import Application
+from splitimage_driver.assembly import disks
+from splitimage_driver.model import properties
+from splitimage_driver.model.plan import Request
+from splitimage_driver.nova.request import Wanted
+
+LOG = logging.getLogger(__name__)
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """:ivar image: id of the image that the server was asked for with
+    :ivar role: of that image
+    :ivar disk_bytes: of the server's root disk; 0: as large as the image
+    """
+
+    image: str
+    role: str
+    wanted: Wanted
+    disk_bytes: int
+
+
+def complete(application: Application, start: Start, seed: Callable[[str, Path], None]) -> str:
+    """Find, or assemble and publish, the image for a server; returns its id.
+
+    :param seed: takes the id of an image that was assembled here, and its disk
+    :raises SplitImageError:
+    """
+    wanted, composite = start.wanted, start.image
+    if start.role == properties.COMPLETED:
+        if wanted.says_nothing:
+            return start.image
+        # A rebuild that names no image has the server's present one.
+        composite = application.store.image(start.image).composite
+    parts = wanted.parts
+    if parts is None:
+        parts = application.store.default_parts(composite)
+    if not parts and not wanted.filesets:
+        return composite
+    _check_size(application, composite, start.disk_bytes)
+    request = Request(composite=composite, parts=parts, filesets=wanted.filesets)
+    with application.images.assembled(request, fetch=False) as (plan, done):
+        if done.image is None:
+            return composite
+        if plan.exact:
+            LOG.info("image %s is an exact match", done.image.id)
+        else:
+            seed(done.image.id, application.store.path(done.disk))
+        return done.image.id
+
+
+def _check_size(application: Application, composite: str, disk_bytes: int) -> None:
+    """Nova would find out, too, but only after the assembly."""
+    size = application.store.composite(composite).base.virtual_size
+    if 0 < disk_bytes < size:
+        raise exceptions.InvalidInput(
+            what="the flavor", reason=f"its disk has {disk_bytes // 2**20} MiB, and the image "
+            f"needs {-(-size // 2**20)}")
+
+
+def seed(disk: Path, target: Path, *, scratch: Path, raw: bool) -> None:
+    """Put a disk where Nova keeps the images that it has downloaded.
+
+    :param disk: qcow2
+    :param target: in Nova's image cache; complete as soon as it is there
+    :param scratch: a directory for the work, which goes if it fails
+    :param raw: whether that cache has raw images
+    """
+    made = scratch / target.name
+    if raw:
+        disks.convert(disk, disks.QCOW2, made, disks.RAW)
+    else:
+        disks.copy(disk, made, expected=None)
+    made.chmod(0o644)
+    try:
+        made.rename(target)
+    except OSError:  # another file system
+        disks.copy(made, target, expected=None)

@@ -1,0 +1,258 @@
+"""The compute driver: Nova's own for libvirt, for which a server's image is made
+first.
+
+A server that was asked for with a composite image gets the image that holds the
+parts it wants, found or made here, as its own: ``image_ref`` is that one from
+then on, and all that Nova does later it does with an ordinary image. For every
+other image nothing is changed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import nova.conf
+from nova import exception, utils
+from nova.compute import vm_states
+from nova.image import glance
+from nova.virt.disk import api as disk_api
+from nova.virt.libvirt import driver as libvirt
+from nova.virt.libvirt import imagecache
+from nova.virt.libvirt import utils as libvirt_utils
+from oslo_log import log as logging
+from oslo_utils import excutils
+
+from splitimage_driver import exceptions
+from splitimage_driver.launch import accelerator
+from splitimage_driver.model import properties
+from splitimage_driver.nova import completing, request
+from splitimage_driver.nova.session import Sessions
+
+CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
+
+_PREFIX = utils.SM_IMAGE_PROP_PREFIX
+_ROLE = _PREFIX + "splitimage_role"
+_BASE_REF = _PREFIX + "base_image_ref"
+#: In a server's system metadata: its image, where that was found or made here.
+#: A snapshot inherits it as a property, so it is none of those that are protected.
+COMPOSED = "composed_image_ref"
+#: What another host may not suffer from.
+_OF_THIS_HOST = (exceptions.StoreFull, exceptions.StoreCorrupt, exceptions.StoreVersion,
+                 exceptions.LockTimeout, exceptions.ToolMissing, exceptions.KernelUnreadable,
+                 exceptions.ApplianceFailed, exceptions.PluginLoadFailed)
+#: Of ``[libvirt] inject_partition``: the partition is found, nothing is injected.
+_FIND, _NONE = -1, -2
+
+
+class SplitImageDriver(libvirt.LibvirtDriver):
+    """``compute_driver = splitimage.SplitImageDriver``"""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._sessions = Sessions()
+
+    def init_host(self, host: str) -> None:
+        if accelerator.choose(self._sessions.conf.assembly.accelerator,
+                              qemu=self._sessions.conf.launch.qemu) == accelerator.TCG:
+            # For Nova's own appliances, too.
+            os.environ.setdefault("LIBGUESTFS_BACKEND_SETTINGS", "force_tcg")
+        super().init_host(host)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Away with what a nova-compute that was killed has left."""
+        try:
+            with self._sessions.own() as application:
+                if application is not None:
+                    store: Any = application.store
+                    store.discard_leftovers()
+        except exceptions.SplitImageError as error:
+            LOG.warning("what an earlier nova-compute left in the image service stays for now: "
+                        "%s", error)
+
+    # -- a server's image -------------------------------------------------------------
+
+    def spawn(self, context: Any, instance: Any, image_meta: Any, *args: Any,
+              **options: Any) -> None:
+        # Not where a server is made anew from what it was: unshelved, evacuated,
+        # rebuilt, moved to another cell.
+        if instance.vm_state == vm_states.BUILDING:
+            self._complete(context, instance, again=True)
+        super().spawn(context, instance, image_meta, *args, **options)
+
+    def rebuild(self, context: Any, instance: Any, *args: Any, evacuate: bool = False,
+                **options: Any) -> None:
+        """The old disk is still there; whatever fails here leaves it so."""
+        if not evacuate:
+            before = instance.system_metadata.get(COMPOSED)
+            try:
+                self._complete(context, instance, again=False)
+            except Exception:
+                with excutils.save_and_reraise_exception():
+                    self._put_back(context, instance, before)
+        raise NotImplementedError  # "do as with any image"
+
+    def _complete(self, context: Any, instance: Any, *, again: bool) -> None:
+        """:param again: whether Nova may try another host"""
+        metadata = instance.system_metadata
+        role = metadata.get(_ROLE)
+        metadata.pop(COMPOSED, None)
+        if role not in (properties.COMPOSITE, properties.COMPLETED):
+            self._forget(metadata)
+            return
+        try:
+            wanted = request.wanted(instance.metadata, instance.flavor.extra_specs)
+            self._check(context, instance, wanted)
+            if instance.image_ref:
+                start = completing.Start(image=instance.image_ref, role=role, wanted=wanted,
+                                         disk_bytes=instance.flavor.root_gb << 30)
+                image = utils.tpool_wrap(self)._completed(context, start)
+                self._take(instance, image)
+        except exceptions.SplitImageError as error:
+            LOG.warning("cannot make the image: %s", error, instance=instance)
+            self._refuse(instance, error, again=again)
+        self._forget(metadata)
+        instance.save()
+
+    def _check(self, context: Any, instance: Any, wanted: request.Wanted) -> None:
+        """:raises InvalidInput:"""
+        if wanted.says_nothing:
+            return
+        if not instance.image_ref:
+            raise exceptions.InvalidInput(
+                what="the server", reason="it boots from a volume, and parts are put together "
+                "for servers that boot from an image only")
+        if context.project_id != instance.project_id:
+            raise exceptions.InvalidInput(
+                what="the server", reason="it is another project's, and only that one can have "
+                "it put together anew")
+        if CONF.glance.verify_glance_signatures or instance.trusted_certs:
+            raise exceptions.InvalidInput(
+                what="the server", reason="its image is to have a signature, and one that is "
+                "put together here has none")
+
+    def _completed(self, context: Any, start: completing.Start) -> str:
+        with self._sessions.of(context) as application:
+            def seed(image: str, disk: Path) -> None:
+                self._seed(image, disk, application.store)
+            return completing.complete(application, start, seed)
+
+    def _seed(self, image: str, disk: Path, store: Any) -> None:
+        """So that Nova has no need to fetch what was made here."""
+        if CONF.libvirt.images_type == "rbd":
+            return  # it clones inside Ceph
+        name = imagecache.get_cache_fname(image)
+        target = Path(CONF.instances_path, CONF.image_cache.subdirectory_name, name)
+
+        # Nova's own lock on that file.
+        @utils.synchronized(name, external=True,
+                            lock_path=os.path.join(CONF.instances_path, "locks"))
+        def put() -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                with store.scratch() as scratch:
+                    completing.seed(disk, target, scratch=scratch, raw=CONF.force_raw_images)
+
+        try:
+            put()
+        except (exceptions.SplitImageError, OSError) as error:
+            LOG.warning("image %s was made here but is fetched again: %s", image, error)
+
+    @staticmethod
+    def _take(instance: Any, image: str) -> None:
+        instance.image_ref = image
+        instance.system_metadata[_BASE_REF] = image
+        instance.system_metadata[COMPOSED] = image
+
+    def _put_back(self, context: Any, instance: Any, before: str | None) -> None:
+        """After a rebuild that was refused the server is said to be of the new
+        image, and the next reboot without the old one's file would fetch the new
+        one in its place.
+
+        :param before: id of the old image, if that was found or made here
+        """
+        try:
+            image = before or self._image_of_disk(context, instance)
+        except Exception as error:
+            LOG.warning("cannot find out which image the disk is of: %s", error,
+                        instance=instance)
+            image = None
+        if image is None:
+            return
+        metadata = instance.system_metadata
+        for key in [key for key in metadata if key.startswith(_PREFIX + properties.PREFIX)]:
+            del metadata[key]
+        instance.image_ref = metadata[_BASE_REF] = image
+        if before:
+            metadata[COMPOSED] = before
+        try:
+            found = glance.API().get(context, image)
+        except exception.NovaException as error:
+            # What it said is not known any more; the rest is right.
+            LOG.warning("image %s cannot be read: %s", image, error, instance=instance)
+        else:
+            for key in [key for key in metadata if key.startswith(_PREFIX)]:
+                del metadata[key]
+            metadata.update(utils.get_system_metadata_from_image(found, instance.flavor))
+            metadata[_BASE_REF] = image
+            self._forget(metadata)
+            instance.kernel_id = found["properties"].get("kernel_id") or ""
+            instance.ramdisk_id = found["properties"].get("ramdisk_id") or ""
+        instance.save()
+
+    def _image_of_disk(self, context: Any, instance: Any) -> str | None:
+        """Of the images that the project sees, the one whose file in the image
+        cache is what the server's disk is based on."""
+        disk = os.path.join(libvirt_utils.get_instance_path(instance), "disk")
+        if CONF.libvirt.images_type not in ("default", "qcow2") or not os.path.exists(disk):
+            return None  # a disk that is based on nothing
+        base = libvirt_utils.get_disk_backing_file(disk, format="qcow2")
+        with self._sessions.of(context) as application:
+            store: Any = application.store
+            return next((image["id"] for image in store.images_api.list(hidden=None)
+                         if imagecache.get_cache_fname(image["id"]) == base), None)
+
+    @staticmethod
+    def _forget(metadata: dict[str, str]) -> None:
+        """A snapshot would inherit what the image says of itself, and be taken
+        for what it is not."""
+        for key in [key for key in metadata if key.startswith(_PREFIX + properties.PREFIX)]:
+            del metadata[key]
+
+    @staticmethod
+    def _refuse(instance: Any, error: exceptions.SplitImageError, *, again: bool) -> NoReturn:
+        """So that the tenant reads why; but where another host may do better Nova
+        tries that first."""
+        if again and isinstance(error, _OF_THIS_HOST):
+            raise exception.NovaException(str(error)) from error
+        raise exception.BuildAbortException(instance_uuid=instance.uuid,
+                                            reason=str(error)) from error
+
+    # -- files that were given with the request ------------------------------------------
+
+    def _create_image(self, context: Any, instance: Any, disk_mapping: Any,
+                      injection_info: Any = None, suffix: str = "", **options: Any) -> Any:
+        created = super()._create_image(context, instance, disk_mapping,
+                                        injection_info=injection_info, suffix=suffix, **options)
+        if (injection_info is not None and injection_info.files and not suffix
+                and COMPOSED in instance.system_metadata
+                and CONF.libvirt.inject_partition == _NONE):
+            self._inject_files(instance, disk_mapping, injection_info.files)
+        return created
+
+    def _inject_files(self, instance: Any, disk_mapping: Any, files: Any) -> None:
+        """Into the server's own disk, never into an image: they are secrets as
+        likely as not."""
+        disk = self.image_backend.by_name(instance, "disk", disk_info_mapping=disk_mapping["disk"])
+        try:
+            utils.tpool_wrap(disk_api).inject_data(disk.get_model(self._conn), files=files,
+                                                   partition=_FIND, mandatory=("files",))
+        except Exception as error:
+            LOG.exception("cannot write the files", instance=instance)
+            raise exception.BuildAbortException(
+                instance_uuid=instance.uuid,
+                reason=f"the files of the request cannot be written to its disk: {error}"
+            ) from error

@@ -1,0 +1,66 @@
+"""Nova's request contexts as logins of this project's store.
+
+What is done for a server is done with the token of whoever asked for it, so that
+the image service decides what that project sees. Nova adds its own token
+(``[service_user]``), with which the other one is good beyond its expiry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nova.conf
+from keystoneauth1 import loading
+from nova import service_auth
+from openstack.connection import Connection
+
+from splitimage_driver import conf as configuration
+from splitimage_driver.application import Application
+from splitimage_driver.conf import hosted
+
+CONF = nova.conf.CONF
+#: Of nova.conf: how the image service is reached.
+_GROUP = "glance"
+
+
+class Sessions:
+    """:ivar path: what this host keeps, of all projects; who may see what of it
+        is asked of the image service each time
+    """
+
+    def __init__(self) -> None:
+        self.files = hosted.files(CONF)
+        self.conf = configuration.load(files=self.files)
+        self.path = Path(self.conf.store.path or Path(CONF.state_path) / "splitimage")
+
+    @contextlib.contextmanager
+    def of(self, context: Any) -> Iterator[Application]:
+        """Acting as whoever made a request."""
+        auth = service_auth.get_service_user_token_auth_plugin(context)
+        # What a context has of the login does not tell whose it is.
+        auth.get_project_id = lambda *_, **__: context.project_id
+        with self._opened(auth) as application:
+            yield application
+
+    @contextlib.contextmanager
+    def own(self) -> Iterator[Application | None]:
+        """Acting as Nova itself; None: it has no login of its own."""
+        auth = service_auth.get_service_auth_plugin("service_user")
+        if auth is None:
+            yield None
+            return
+        with self._opened(auth) as application:
+            yield application
+
+    @contextlib.contextmanager
+    def _opened(self, auth: Any) -> Iterator[Application]:
+        session = loading.load_session_from_conf_options(CONF, _GROUP, auth=auth)
+        connection = Connection(session=session, oslo_conf=CONF, service_types=["image"])
+        application = Application(self.path, self.files, connection=connection)
+        try:
+            yield application
+        finally:
+            application.close()
