@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import contextlib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from splitimage_driver import exceptions
+from splitimage_driver.assembly import disks
+from splitimage_driver.model.plan import Request
+from splitimage_driver.nova import completing
+from splitimage_driver.nova.completing import Start
+from splitimage_driver.nova.request import Wanted
+
+LAMP, MADE = "0a" * 16, "0b" * 16
+GIB = 2**30
+
+
+class Lamp:
+    """A store with one composite of 2 GiB and an image that was completed from
+    it, and the service that would assemble.
+
+    :ivar asked: requests to assemble
+    """
+
+    def __init__(self, *, default: tuple[str, ...] = (), exact: bool = False) -> None:
+        self.default, self.exact = default, exact
+        self.asked: list[Request] = []
+        self.seeded: list[tuple[str, Path]] = []
+
+    # -- of the store ---------------------------------------------------------------------
+
+    def default_parts(self, composite: str) -> tuple[str, ...]:
+        assert composite == LAMP
+        return self.default
+
+    def composite(self, name: str) -> Any:
+        assert name == LAMP
+        return types.SimpleNamespace(base=types.SimpleNamespace(virtual_size=2 * GIB))
+
+    def image(self, name: str) -> Any:
+        if name != MADE:
+            raise exceptions.NotFound(kind="image", name=name, where="here")
+        return types.SimpleNamespace(composite=LAMP)
+
+    def path(self, digest: str) -> Path:
+        return Path("/objects", digest)
+
+    # -- of the service -------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def assembled(self, request: Request, *, fetch: bool) -> Iterator[tuple[Any, Any]]:
+        assert not fetch, "Nova fetches what it needs by itself"
+        self.asked.append(request)
+        yield (types.SimpleNamespace(exact=self.exact),
+               types.SimpleNamespace(image=types.SimpleNamespace(id=MADE), disk="d1"))
+
+    def complete(self, parts: tuple[str, ...] | None, *filesets: str, image: str = LAMP,
+                 role: str = "composite", disk: int = 4 * GIB) -> str:
+        application: Any = types.SimpleNamespace(store=self, images=self)
+        return completing.complete(
+            application, Start(image=image, role=role, wanted=Wanted(parts, filesets),
+                               disk_bytes=disk),
+            lambda image, disk: self.seeded.append((image, disk)))
+
+
+def test_what_was_assembled_here_is_kept_for_nova() -> None:
+    lamp = Lamp()
+    assert lamp.complete(("apache", "php"), "site") == MADE
+    assert lamp.asked == [Request(composite=LAMP, parts=("apache", "php"), filesets=("site",))]
+    assert lamp.seeded == [(MADE, Path("/objects/d1"))]
+
+
+def test_an_exact_match_is_left_to_nova() -> None:
+    lamp = Lamp(exact=True)
+    assert lamp.complete(("apache",)) == MADE
+    assert lamp.seeded == []
+
+
+@pytest.mark.parametrize("parts", [None, ()])
+def test_without_parts_it_is_the_system(parts: tuple[str, ...] | None) -> None:
+    lamp = Lamp()
+    assert lamp.complete(parts) == LAMP
+    assert lamp.asked == []
+
+
+def test_the_image_says_what_nobody_else_does() -> None:
+    lamp = Lamp(default=("apache",))
+    lamp.complete(None)
+    lamp.complete(None, "site")
+    assert lamp.complete(()) == LAMP
+    assert [(each.parts, each.filesets) for each in lamp.asked] == [
+        (("apache",), ()), (("apache",), ("site",))]
+
+
+def test_a_completed_image_is_booted_as_it_is_unless_parts_are_named() -> None:
+    lamp = Lamp(default=("apache",))
+    assert lamp.complete(None, image=MADE, role="completed") == MADE
+    assert lamp.asked == []
+    lamp.complete(("php",), image=MADE, role="completed")
+    assert lamp.asked == [Request(composite=LAMP, parts=("php",))]
+    assert lamp.complete((), image=MADE, role="completed") == LAMP
+
+
+def test_another_projects_completed_image_is_no_way_to_its_composite() -> None:
+    lamp = Lamp()
+    with pytest.raises(exceptions.NotFound):
+        lamp.complete(("php",), image="0c" * 16, role="completed")
+
+
+def test_a_flavor_whose_disk_is_too_small_is_refused_before_any_work() -> None:
+    lamp = Lamp()
+    with pytest.raises(exceptions.InvalidInput, match="1024 MiB, and the image needs 2048"):
+        lamp.complete(("apache",), disk=GIB)
+    assert lamp.asked == []
+    assert lamp.complete(("apache",), disk=0) == MADE, "as large as the image"
+
+
+def test_a_disk_is_put_there_as_a_whole(tmp_path: Path) -> None:
+    disk, target, scratch = tmp_path / "disk", tmp_path / "base" / "name", tmp_path / "scratch"
+    for directory in (target.parent, scratch):
+        directory.mkdir()
+    disk.write_bytes(b"disk" * 5000)
+    disk.chmod(0o400)
+    completing.seed(disk, target, scratch=scratch, raw=False)
+    assert target.read_bytes() == disk.read_bytes()
+    assert target.stat().st_mode & 0o777 == 0o644
+    assert not list(scratch.iterdir())
+
+
+def test_where_nova_has_raw_images_it_is_one(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, str]] = []
+
+    def convert(source: Path, source_format: str, destination: Path, out_format: str) -> None:
+        done.append((source_format, out_format))
+        destination.write_bytes(b"raw")
+
+    monkeypatch.setattr(disks, "convert", convert)
+    completing.seed(tmp_path / "disk", tmp_path / "target", scratch=tmp_path / ".", raw=True)
+    assert done == [("qcow2", "raw")]
+    assert (tmp_path / "target").read_bytes() == b"raw"
