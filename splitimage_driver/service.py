@@ -27,7 +27,7 @@ from splitimage_driver.model.composite import Composite
 from splitimage_driver.model.part import Layer, Part, PartManifest, check_name
 from splitimage_driver.model.plan import Plan, Request, Work
 from splitimage_driver.progress import Operation
-from splitimage_driver.store.base import Store
+from splitimage_driver.store.base import Announced, Overtaken, Store
 
 LOG = logging.getLogger(__name__)
 
@@ -161,21 +161,33 @@ class ImageService:
                     plan = self._current(plan, source)
                     if plan.exact:
                         return plan, self._match(plan, held, fetch=fetch)
-                    began = time.monotonic()
-                    with self.store.turn(_title(plan)):
-                        waited = time.monotonic() - began
-                        # So may an image that is nearer than the one planned with.
-                        plan = self._current(plan, source)
+                    draft = self._draft(plan)
+                    # Before a place is waited for: who holds a place waits for no
+                    # other host, and who waits for another host takes none.
+                    with (self.store.announced(draft) if publish
+                          else contextlib.nullcontext(Announced())) as announced:
+                        if announced.there:
+                            plan = self._current(plan, source)
                         if plan.exact:
                             return plan, self._match(plan, held, fetch=fetch)
-                        load = self.plans.load()
-                        done = self._carry_out(plan, held, publish=publish)
+                        began = time.monotonic()
+                        with self.store.turn(_title(plan)):
+                            waited = time.monotonic() - began
+                            # So may an image that is nearer than the one planned with.
+                            plan = self._current(plan, source)
+                            if plan.exact:
+                                return plan, self._match(plan, held, fetch=fetch)
+                            load = self.plans.load()
+                            done = self._carry_out(plan, held, announced,
+                                                   draft.id if publish else "")
                     done.facts["queue_seconds"] = waited
                     self.store.record("assembly", {
                         **plan.summary(), "measured": done.facts,
                         "host_class": self.plans.host_class, "host_left": load.host,
                         "network_left": load.network})
                     return plan, done
+            except Overtaken:
+                LOG.info("%s is being made elsewhere", _title(plan))
             except (exceptions.NotFound, exceptions.BadImage):
                 if not self.plans.vanished(plan.estimate.candidate):
                     raise
@@ -195,7 +207,9 @@ class ImageService:
         self.store.touch_image(image.id)
         return Assembled(image=image, disk=image.disk, facts={"assembly_seconds": 0.0})
 
-    def _carry_out(self, plan: Plan, held: contextlib.ExitStack, *, publish: bool) -> Assembled:
+    def _carry_out(self, plan: Plan, held: contextlib.ExitStack, announced: Announced,
+                   image_id: str) -> Assembled:
+        """:param image_id: of the image to publish; "": none"""
         assert plan.work is not None and plan.target is not None  # noqa: S101 (not exact)
         candidate, began = plan.estimate.candidate, time.monotonic()
         blobs = {source.blob for source in plan.work.sources.values()}
@@ -209,6 +223,7 @@ class ImageService:
                               shown=candidate.name) as session:
                 launched = time.monotonic()
                 assembler.validate(session, plan.work)
+                announced.check()
                 facts = assembler.assemble(session, plan.work, self._read)
             with Operation("publish", subject=_title(plan)):
                 finished = time.monotonic()
@@ -216,8 +231,8 @@ class ImageService:
                 # Once its image is recorded, somebody else may prune it.
                 held.enter_context(self.store.hold([digest]))
                 image = None
-                if publish:
-                    image = self._publish(plan, digest)
+                if image_id:
+                    image = self._publish(plan, digest, id=image_id)
             now = time.monotonic()
         facts.update(copy_seconds=copied - began, launch_seconds=launched - copied,
                      publish_seconds=now - finished, assembly_seconds=now - began,
@@ -232,19 +247,25 @@ class ImageService:
             self.store.verify(blob)  # a damaged one can look like anything
             raise
 
-    def _publish(self, plan: Plan, digest: str, **changes: Any) -> Image:
-        assert plan.target is not None  # noqa: S101 (it was assembled)
+    def _draft(self, plan: Plan) -> Image:
+        """The image of a plan, its disk not being made."""
+        assert plan.target is not None  # noqa: S101 (it is no exact match)
         composite = self.store.composite(plan.composite)
         now = time.time()
         filesets = tuple(self.plans.fileset(name).id for name in plan.request.filesets)
-        image = Image(
+        return Image(
             id=str(uuid.uuid4()), name=_title(plan), composite=composite.id, parts=plan.parts,
-            filesets=filesets, recipe=plan.recipe, disk=digest,
-            disk_size=disks.allocated(self.store.path(digest)),
+            filesets=filesets, recipe=plan.recipe, disk="", disk_size=0,
             virtual_size=plan.estimate.candidate.virtual_size,
-            manifest=self.store.put_manifest(plan.target.manifest),
-            mounts=plan.estimate.candidate.mounts, owner=self.owner, created=now, last_used=now)
-        return self.store.add_image(msgspec.structs.replace(image, **changes))
+            manifest=plan.target.manifest.digest, mounts=plan.estimate.candidate.mounts,
+            owner=self.owner, created=now, last_used=now)
+
+    def _publish(self, plan: Plan, digest: str, **changes: Any) -> Image:
+        assert plan.target is not None  # noqa: S101 (it was assembled)
+        self.store.put_manifest(plan.target.manifest)
+        return self.store.add_image(msgspec.structs.replace(
+            self._draft(plan), disk=digest, **changes,
+            disk_size=disks.allocated(self.store.path(digest))))
 
     def publish_booted(self, request: Request, snapshot: Path) -> tuple[Image, list[str]]:
         """Publish a snapshot of a machine that had run: identity is cleaned,

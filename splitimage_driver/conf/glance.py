@@ -37,8 +37,8 @@ Possible values: more than the service takes to answer when it is busy."""),
                  help="""Seconds without a sign of life after which the unfinished image of another
 publisher is taken over.
 
-Who publishes a completed image that another host is just publishing waits for
-that one instead.
+Who is asked for a completed image that another host is just assembling or
+publishing waits for that one instead.
 
 Possible values: more than the pauses that the network makes; less only makes
 the same work be done twice."""),

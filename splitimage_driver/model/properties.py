@@ -19,7 +19,8 @@ completed             ``splitimage_manifest``, ``splitimage_composite``,
 composite             ``splitimage_unfinished``: since when it is being stored;
                       complete ones have it no more
 manifest, part        ``splitimage_for``: image it was stored for,
-                      ``splitimage_touched``: when somebody last reckoned with it,
+                      ``splitimage_touched``: when somebody last reckoned with it
+                      (as long as there is no manifest, completed images, too),
                       ``splitimage_unreferenced``: since when nothing refers to it,
                       ``splitimage_deactivated``: composite it went inactive with
 composite             ``splitimage_default_parts``: names, separated by commas, of

@@ -40,6 +40,22 @@ class Opening:
     connection: Any = None
 
 
+class Overtaken(Exception):
+    """Another host makes the same image: that one is to be waited for."""
+
+
+class Announced:
+    """An image that is going to be made here.
+
+    :ivar there: another host has made it meanwhile
+    """
+
+    there = False
+
+    def check(self) -> None:
+        """Before work that only one host is to do. :raises Overtaken:"""
+
+
 class Store(abc.ABC):
     """Objects are immutable and content-addressed (disks, part blobs,
     manifests); records (composites, parts, images, servers) point at them
@@ -210,6 +226,19 @@ class Store(abc.ABC):
         return []
 
     # -- completed images -----------------------------------------------------
+
+    def announced(self, image: Image) -> contextlib.AbstractContextManager[Announced]:
+        """Tell, for the length of the block, that a completed image is going to be
+        made here, so that it is made once wherever it is asked for. Where another
+        host makes it, that one is waited for first, or taken over when it shows no
+        sign of life. Left without :meth:`add_image` of the same id nothing is told
+        any more.
+
+        A store that is on this host alone needs no more than its locks.
+
+        :param image: its disk need not be known yet
+        """
+        return contextlib.nullcontext(Announced())
 
     @abc.abstractmethod
     def add_image(self, image: Image) -> Image:

@@ -15,6 +15,7 @@ from splitimage_driver.model.candidate import Image
 from splitimage_driver.model.composite import Composite
 from splitimage_driver.store.glance import api, holdings
 from splitimage_driver.store.glance.api import Description, Images
+from splitimage_driver.store.glance.meeting import Announcement
 from splitimage_driver.store.glance.places import Places
 from splitimage_driver.store.glance.publish import Publisher
 from splitimage_driver.store.glance.reader import Reader
@@ -127,14 +128,15 @@ class CompletedImages:
 
     # -- published ------------------------------------------------------------------------
 
-    def add(self, image: Image, tree: bytes, system: str, disk: Path, limits: Limits) -> Image:
+    def add(self, image: Image, tree: bytes, system: str, disk: Path, limits: Limits,
+            announcement: Announcement | None = None) -> Image:
         """Publish one; returns the one that is there in the end.
 
         :param tree: canonical bytes of its manifest
         :param system: digest of the base's manifest
         """
         def publish() -> Description:
-            return self.publisher.completed(image, tree, system, disk)
+            return self.publisher.completed(image, tree, system, disk, announcement)
 
         try:
             done = publish()

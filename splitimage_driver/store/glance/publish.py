@@ -10,7 +10,6 @@ them for anything, and the collector removes them.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,6 +27,8 @@ from splitimage_driver.model.part import Part
 from splitimage_driver.model.properties import Links
 from splitimage_driver.store.glance import api, holdings, records, transfer
 from splitimage_driver.store.glance.api import Description, Images
+from splitimage_driver.store.glance.journal import Journal
+from splitimage_driver.store.glance.meeting import Announcement, Meeting, pause
 from splitimage_driver.store.glance.transfer import Interrupted
 from splitimage_driver.store.scratch import Scratch
 
@@ -35,9 +36,6 @@ LOG = logging.getLogger(__name__)
 _ATTEMPTS = 3
 #: Data of a part without contents: an image without data is never finished.
 EMPTY = bytes(512)
-_POLL = 1.0
-#: Times of Glance's records are whole seconds.
-_SECOND = 1.2
 _Result = TypeVar("_Result")
 
 
@@ -47,12 +45,15 @@ class Publisher:
         does nothing is taken for dead
     :param purpose: id of the image that parts are stored for; "" where that is
         not known
+    :param journal: is told what is begun and finished
     """
 
     def __init__(self, images: Images, scratch: Scratch, *, store: str = "",
-                 stall: float = 60.0, purpose: str = "") -> None:
+                 stall: float = 60.0, purpose: str = "",
+                 journal: Journal | None = None) -> None:
         self.images, self.scratch = images, scratch
-        self.store, self.stall, self.purpose = store, stall, purpose
+        self.store, self.purpose, self.journal = store, purpose, journal
+        self.meeting = Meeting(images, stall=stall)
 
     # -- parts ------------------------------------------------------------------------
 
@@ -76,7 +77,7 @@ class Publisher:
             if blob is None:
                 with self._file(EMPTY) as path:
                     return transfer.upload(self.images, image, path, store=self.store)
-            with self._alive(holder):
+            with self.meeting.alive(holder):
                 return transfer.upload(self.images, image, blob, store=self.store)
 
     # -- composites -------------------------------------------------------------------
@@ -107,7 +108,7 @@ class Publisher:
                                        holdings.UNFINISHED_MARK: holdings.now()},
                     image=fresh.id, disk_format="qcow2", min_disk=gib(fresh.base.virtual_size))
                 self._manifest(holder, image, fresh.name, records.pack(fresh, tree, parts), made)
-                with self._alive(holder):
+                with self.meeting.alive(holder):
                     transfer.upload(self.images, image, disk)
                 return self.images.update(image, {"os_hidden": False,
                                                   holdings.UNFINISHED_MARK: None})
@@ -116,106 +117,101 @@ class Publisher:
 
     # -- completed images ---------------------------------------------------------------
 
-    def completed(self, image: Image, tree: bytes, system: str, disk: Path) -> Description:
+    @contextlib.contextmanager
+    def announced(self, image: Image, system: str) -> Iterator[Announcement]:
+        """Tell for the length of the block that somebody is going to make a
+        completed image, see :meth:`splitimage_driver.store.base.Store.announced`.
+
+        :param image: of which the disk need not be known
+        """
+        announcement = Announcement(self.meeting, image)
+        made: list[str] = []
+        try:
+            self._completed_record(made, image, system, announcement.holder,
+                                   announcement.record)
+            announcement.enter()
+            yield announcement
+        finally:
+            announcement.leave()
+            if not announcement.kept:
+                self.discard(*made)
+
+    def _completed_record(self, made: list[str], image: Image, system: str, holder: str,
+                          record: str = "") -> str:
+        return self._record(
+            made, image.name, properties.of_completed(image, holder, system), image=record,
+            disk_format="qcow2", min_disk=gib(image.virtual_size), visibility=api.PRIVATE)
+
+    def completed(self, image: Image, tree: bytes, system: str, disk: Path,
+                  announcement: Announcement | None = None) -> Description:
         """Store a completed image, unless somebody else does so already: the
         oldest record of the same owner and recipe leads.
 
+        :param announcement: of it. Then nobody is waited for any more: the disk is
+            made, and others wait for it
         :returns: the image that is there in the end, own or other
         """
         def attempt() -> Description:
-            holder = str(uuid.uuid4())
-            with self._undone() as made:
-                mine = self._record(
-                    made, image.name, properties.of_completed(image, holder, system),
-                    disk_format="qcow2", min_disk=gib(image.virtual_size),
-                    visibility=api.PRIVATE)
-                began = time.monotonic()
-                self._manifest(holder, mine, image.name, records.pack(None, tree), made)
-                # Until then somebody may still create a record as old as this.
-                time.sleep(max(0.0, _SECOND - (time.monotonic() - began)))
-                leader = self._leader(mine, image)
-                if leader is None:
-                    with self._alive(holder):
-                        done = transfer.upload(self.images, mine, disk)
-                    leader = self._older(done, image)
-                if leader is None:
-                    return done
-            self.discard(*reversed(made))
-            return leader
+            if announcement is not None and announcement.take():
+                return self._announced(image, tree, system, disk, announcement)
+            return self._completed(image, tree, system, disk, announcement)
 
         return self._again(attempt)
 
-    def _same(self, image: Image) -> list[Description]:
-        """All records of its recipe and composite that this project has, the
-        oldest first."""
-        found = [each for each in self.images.list(
-            hidden=True, splitimage_role=properties.COMPLETED, owner=self.images.project,
-            splitimage_recipe=image.recipe, splitimage_composite=image.composite)
-            if self._counts(each, image)]
-        return sorted(found, key=lambda each: (each["created_at"], each["id"]))
+    def _announced(self, image: Image, tree: bytes, system: str, disk: Path,
+                   announcement: Announcement) -> Description:
+        """With its record, which stays to be discarded at the end of the
+        announcement where this fails."""
+        mine, holder = announcement.record, announcement.holder
+        with self._undone() as made:
+            there = self.meeting.finished(image)
+            if there is not None:
+                return there
+            self._manifest(holder, mine, image.name, records.pack(None, tree), made)
+            self._complete(mine, properties.of_completed(image, holder, system))
+            with self.meeting.alive(holder):
+                done = transfer.upload(self.images, mine, disk)
+            there = self.meeting.older(done, image)
+            if there is None:
+                announcement.kept = True
+                self._finished(mine)
+                return done
+            self._drop(made)
+            return there
 
-    def _counts(self, image: Description, wanted: Image) -> bool:
-        """Whether it is, or is going to be, what a look-up finds."""
+    def _complete(self, record: str, wanted: dict[str, str]) -> None:
+        """What is known at the end only."""
         try:
-            known = properties.completed(image, 0.0)
-        except exceptions.BadImage:
-            return False
-        return (known.owner == self.images.project
-                and (known.recipe, known.composite) == (wanted.recipe, wanted.composite)
-                and not holdings.foreign(image)
-                and image["status"] in (api.QUEUED, api.SAVING, api.ACTIVE))
+            known = self.images.get(record)
+            gone = {name: None for name in known
+                    if name.startswith(properties.PREFIX) and name not in wanted}
+            self.images.update(record, {**wanted, **gone}, known=known, insist=True)
+        except exceptions.NotFound as error:  # taken for dead
+            raise Interrupted(str(error)) from error
 
-    def _older(self, mine: Description, image: Image) -> Description | None:
-        """A finished one that is older; two clocks may disagree who leads."""
-        first = next((each for each in self._same(image) if each["status"] == api.ACTIVE), None)
-        return first if first is not None and first["id"] != mine["id"] else None
-
-    def _leader(self, mine: str, image: Image) -> Description | None:
-        """Wait for whoever publishes the same; None: this one is to do it."""
-        seen: tuple[str, ...] = ()
-        since = time.monotonic()
-        while True:
-            first = next(iter(self._same(image)), None)
-            if first is None or first["id"] == mine:
-                return None
-            if first["status"] == api.ACTIVE:
-                return first
-            now = (first["id"], first["status"], first["updated_at"], self._sign(first))
-            if now != seen:
-                seen, since = now, time.monotonic()
-            elif time.monotonic() - since > self.stall:
-                LOG.warning("image %s of the same recipe is stuck: taking over", first["id"])
-                self.discard(first["id"], str(first.get("splitimage_manifest", "")))
-            time.sleep(_POLL)
-
-    def _sign(self, image: Description) -> str:
-        """Of life: when its publisher last touched its manifest."""
-        try:
-            return str(self.images.get(properties.manifest(image))["updated_at"])
-        except (exceptions.NotFound, exceptions.BadImage):
-            return ""
-
-    @contextlib.contextmanager
-    def _alive(self, manifest: str) -> Iterator[None]:
-        """Touch the manifest now and then for the length of the block; the image
-        itself is not touched, because a change could undo what the end of an
-        upload notes."""
-        ended = threading.Event()
-
-        def touch() -> None:
-            while not ended.wait(self.stall / 4):
-                try:
-                    holdings.touch(self.images, manifest)
-                except exceptions.SplitImageError as error:
-                    LOG.debug("cannot touch %s: %s", manifest, error)
-
-        thread = threading.Thread(target=touch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+    def _completed(self, image: Image, tree: bytes, system: str, disk: Path,
+                   announcement: Announcement | None) -> Description:
+        """With a record of its own."""
+        holder = str(uuid.uuid4())
+        with self._undone() as made:
+            mine = self._completed_record(made, image, system, holder)
+            began = time.monotonic()
+            self._manifest(holder, mine, image.name, records.pack(None, tree), made)
+            if announcement is None:
+                pause(began)
+                there = self.meeting.leader(mine, image)
+            else:
+                there = self.meeting.finished(image)
+            if there is None:
+                # Others look at the announcement as long as it is there.
+                more = [] if announcement is None else [announcement.record]
+                with self.meeting.alive(holder, *more):
+                    done = transfer.upload(self.images, mine, disk)
+                there = self.meeting.older(done, image)
+            if there is None:
+                return done
+            self._drop(made)
+            return there
 
     # -- common -----------------------------------------------------------------------
 
@@ -225,6 +221,8 @@ class Publisher:
         be lost. Returns its id."""
         image = image or str(uuid.uuid4())
         made.append(image)
+        if self.journal is not None:
+            self.journal.begin(image)
         self.images.create(name, known, image=image, **attributes)
         return image
 
@@ -251,6 +249,16 @@ class Publisher:
         except BaseException:
             self.discard(*reversed(made))
             raise
+        self._finished(*made)
+
+    def _finished(self, *images: str) -> None:
+        if self.journal is not None:
+            self.journal.end(*images)
+
+    def _drop(self, made: list[str]) -> None:
+        """What was made is not wanted after all."""
+        self.discard(*reversed(made))
+        made.clear()
 
     def discard(self, *images: str) -> None:
         """Delete them, in this order; what cannot be deleted now is left to the
@@ -258,6 +266,7 @@ class Publisher:
         for image in filter(None, images):
             try:
                 self.images.discard(image)
+                self._finished(image)
             except exceptions.CloudUnreachable as error:
                 LOG.warning("images stay until the collector comes: %s", error)
                 return  # the others would take as long

@@ -27,6 +27,7 @@ from splitimage_driver.store.glance.api import Description, Images, Transport
 from splitimage_driver.store.glance.cache import Cache
 from splitimage_driver.store.glance.check import Checker, HostChecker, put_right
 from splitimage_driver.store.glance.completed import CompletedImages
+from splitimage_driver.store.glance.meeting import Announcement
 from splitimage_driver.store.glance.places import Places
 from splitimage_driver.store.glance.publish import Publisher
 from splitimage_driver.store.glance.reader import UNREADABLE, Known, Reader
@@ -75,6 +76,9 @@ class GlanceStore(HostStore):
         #: brought for a composite that is not there yet.
         self._rising: dict[str, concurrent.futures.Future[Description]] = {}
         self._brought: dict[str, Description] = {}
+        #: Of completed images that are being made here, by the id that they have
+        #: until their own is told.
+        self._announcements: dict[str, Announcement] = {}
         #: Digests of manifests that this session has stored on this host.
         self._put: set[str] = set()
 
@@ -400,10 +404,21 @@ class GlanceStore(HostStore):
 
     # -- completed images -------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def announced(self, image: Image) -> Iterator[Announcement]:
+        composite = self._known_composite(image.composite)
+        with self.publisher.announced(image, composite.base.manifest) as announcement:
+            self._announcements[image.id] = announcement
+            try:
+                yield announcement
+            finally:
+                del self._announcements[image.id]
+
     def add_image(self, image: Image) -> Image:
         composite = self._known_composite(image.composite)
         return self.completed.add(image, self._tree(image.manifest), composite.base.manifest,
-                                  super().path(image.disk), self._limits)
+                                  super().path(image.disk), self._limits,
+                                  self._announcements.get(image.id))
 
     def _known_composite(self, composite: str) -> Composite:
         known = self.reader.composites.get(composite)

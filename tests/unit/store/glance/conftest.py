@@ -10,7 +10,7 @@ import pytest
 
 from splitimage_driver import exceptions
 from splitimage_driver.assembly.disks import QCOW2, DiskInfo
-from splitimage_driver.store.glance import api, places, publish, transfer
+from splitimage_driver.store.glance import api, meeting, places, transfer
 from splitimage_driver.store.glance.api import Images
 from splitimage_driver.store.glance.store import GlanceStore
 from tests.imagerecords import Records
@@ -40,8 +40,8 @@ def beta(glance: FakeGlance) -> Records:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for an image service that is in this process."""
-    for module, name in ((api, "_PAUSE"), (transfer, "_PAUSE"), (publish, "_POLL"),
-                         (publish, "_SECOND")):
+    for module, name in ((api, "_PAUSE"), (transfer, "_PAUSE"), (meeting, "_POLL"),
+                         (meeting, "_SECOND")):
         monkeypatch.setattr(module, name, 0.0)
 
 

@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import json
 import re
+import threading
 import time
 import urllib.parse
 import uuid
@@ -66,6 +67,8 @@ class FakeGlance:
         self.requests: list[tuple[str, str]] = []
         self.before: Callable[[str, str], None] = lambda method, path: None
         self.page = 1000
+        #: One request at a time; what is called before it may wait for others.
+        self.guard = threading.Lock()
         self.planner: Callable[[Any], Any] | None = None
 
     def user(self, project: str, *, admin: bool = False) -> Images:
@@ -130,8 +133,9 @@ class FakeUser:
                 variables = [word for wanted, word in zip(pattern, words, strict=True)
                              if wanted == "*"]
                 try:
-                    found = getattr(self, _ROUTES[name, pattern])(
-                        *variables, query=urllib.parse.parse_qs(query), content=content)
+                    with self.glance.guard:
+                        found = getattr(self, _ROUTES[name, pattern])(
+                            *variables, query=urllib.parse.parse_qs(query), content=content)
                 except Refusal as refusal:
                     return FakeAnswer(refusal.status, str(refusal).encode())
                 if isinstance(found, bytes):

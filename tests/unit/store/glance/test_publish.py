@@ -18,7 +18,7 @@ from splitimage_driver.model.candidate import Image
 from splitimage_driver.model.composite import Base, Composite, System
 from splitimage_driver.model.part import SOFTWARE, Layer, Part, PartManifest
 from splitimage_driver.model.properties import Link, Links
-from splitimage_driver.store.glance import holdings, publish, records
+from splitimage_driver.store.glance import holdings, meeting, records
 from splitimage_driver.store.glance.api import Description
 from splitimage_driver.store.glance.publish import EMPTY, Publisher, gib
 from splitimage_driver.store.scratch import Scratch
@@ -28,7 +28,7 @@ from tests.unit.making import file
 from tests.unit.store.glance.fake import FakeGlance, Killed
 
 MANIFEST = PartManifest((Layer(entries=(file("usr/bin/apache"),)),))
-SECOND = publish._SECOND
+SECOND = meeting._SECOND
 PART = Part(id=MANIFEST.digest, name="apache", kind=SOFTWARE, blob="", blob_size=0, size=0,
             files=1, owner="alpha", created=1.0)
 TREE = b"a tree"
@@ -82,7 +82,8 @@ def completed(**fields: Any) -> Image:
 
 
 def by_role(glance: FakeGlance, role: str) -> list[Description]:
-    return [image for image in glance.images.values() if image["splitimage_role"] == role]
+    with glance.guard:
+        return [image for image in glance.images.values() if image["splitimage_role"] == role]
 
 
 def active(glance: FakeGlance) -> set[str]:
@@ -402,7 +403,7 @@ def test_one_that_shows_no_sign_of_life_is_taken_over(
         publishers: Publishers, alpha: Records, glance: FakeGlance, disk: Path,
         monkeypatch: pytest.MonkeyPatch) -> None:
     rising = older(alpha, glance, whole=False)
-    monkeypatch.setattr(publish, "time", Clock())
+    monkeypatch.setattr(meeting, "time", Clock())
     made = publishers(stall=20).completed(completed(), TREE, LINK.digest, disk)
     assert made["id"] != rising["id"]
     assert made["status"] == "active"
@@ -416,7 +417,7 @@ def test_one_whose_manifest_is_touched_lives(
     """The image itself is not touched while its data go up."""
     rising = older(alpha, glance, whole=False)
     clock = Clock()
-    monkeypatch.setattr(publish, "time", clock)
+    monkeypatch.setattr(meeting, "time", clock)
     held = glance.images[properties.manifest(rising)]
 
     def before(method: str, path: str) -> None:
@@ -447,7 +448,7 @@ def test_of_two_that_both_end_the_older_stays(publisher: Publisher, alpha: Recor
 
 def test_a_younger_one_does_not_lead(publisher: Publisher, alpha: Records, glance: FakeGlance,
                                      disk: Path) -> None:
-    there = older(alpha, glance)
+    there = older(alpha, glance, whole=False)
     glance.images[there["id"]]["created_at"] = "2099-01-01T00:00:00Z"
     made = publisher.completed(completed(), TREE, LINK.digest, disk)
     assert made["id"] != there["id"]
@@ -470,7 +471,7 @@ def test_several_hosts_at_once_publish_one_image(publishers: Publishers, glance:
                                                  disk: Path,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     # Without it the one who leads may have finished when an equally old record is made.
-    monkeypatch.setattr(publish, "_SECOND", SECOND)
+    monkeypatch.setattr(meeting, "_SECOND", SECOND)
     met = threading.Barrier(4)
     made: list[str] = []
 
