@@ -3,7 +3,8 @@
 This host's kernel, busybox and nothing else: by BIOS through syslinux, by
 UEFI through the firmware's own shell and the kernel's EFI stub. It
 
-* counts its boots in the disk's sector :data:`SECTOR` and on the console,
+* counts its boots in the disk's sector :data:`SECTOR` and on the console, where
+  it also tells which pages it has,
 * answers HTTP on port 80 after a moment, greets on port 2200, is silent on
   port 7000 but keeps the connection, refuses every other,
 * shuts down when its power button is pressed.
@@ -47,6 +48,7 @@ sleep 1
 www=/www
 # Not to be written: what booted must be what was assembled.
 if mount -t ext4 -o ro /dev/vda2 /root 2>/dev/null; then www=/root/srv/www; fi
+echo "it serves $(ls $www | tr '\n' ' ')"
 httpd -p 80 -h $www
 while :; do sleep 1000; done
 """
