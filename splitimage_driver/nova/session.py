@@ -8,13 +8,14 @@ the image service decides what that project sees. Nova adds its own token
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nova.conf
 from keystoneauth1 import loading
-from nova import service_auth
+from nova import service_auth, utils
 from openstack.connection import Connection
 
 from splitimage_driver import conf as configuration
@@ -24,6 +25,8 @@ from splitimage_driver.conf import hosted
 CONF = nova.conf.CONF
 #: Of nova.conf: how the image service is reached.
 _GROUP = "glance"
+#: Some catalogues have it, some have not.
+_VERSION = re.compile(r"(/v\d+(\.\d+)?)?/*\Z")
 
 
 class Sessions:
@@ -58,7 +61,10 @@ class Sessions:
     @contextlib.contextmanager
     def _opened(self, auth: Any) -> Iterator[Application]:
         session = loading.load_session_from_conf_options(CONF, _GROUP, auth=auth)
-        connection = Connection(session=session, oslo_conf=CONF, service_types=["image"])
+        # As Nova itself finds it.
+        found = utils.get_ksa_adapter("image", auth, session).get_endpoint()
+        connection = Connection(session=session,
+                                image_endpoint_override=_VERSION.sub("/", found))
         application = Application(self.path, self.files, connection=connection)
         try:
             yield application

@@ -74,8 +74,10 @@ class HttpTransport:
         self._connection, self._timeout = connection, timeout
         name = connection.config.name
         if name in _UNNAMED:
-            name = "at " + connection.config.config.get("auth", {}).get("auth_url", "")
-        self.where = f"cloud {name}"
+            name = connection.config.config.get("auth", {}).get("auth_url", "")
+            name = name and "at " + name
+        # A service that acts for somebody else has a session and no name for it.
+        self.where = f"cloud {name}" if name else "the image service"
         try:
             project = connection.current_project_id
             self._adapter = connection.image
