@@ -7,6 +7,7 @@ own diagnosis.
 from __future__ import annotations
 
 import grp
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -54,6 +55,7 @@ def checks(conf: Any, store_path: Path) -> Iterator[Check]:
     for tool in (conf.launch.qemu, *TOOLS):
         yield _tool(tool)
     yield _binding()
+    yield from _nova()
     yield _kernel()
     yield _accelerator(conf)
     if _KVM.exists() and not os.access(_KVM, os.R_OK | os.W_OK):
@@ -159,6 +161,29 @@ def _binding() -> Check:
                  detail=f"{sys.executable} has no module guestfs",
                  mend="apt-get install python3-guestfs, and use a virtual environment made "
                       "by /usr/bin/python3 with --system-site-packages")
+
+
+def _nova() -> Iterator[Check]:
+    """Whether Nova, where it is in this environment, finds the compute driver."""
+    try:
+        importlib.metadata.version("nova")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    found = importlib.util.find_spec("nova")
+    if found is None or found.origin is None:
+        # Python takes a directory of that name for the package before it asks
+        # where an editable one is.
+        yield Check(name="nova", ok=False,
+                    detail="an editable Nova is hidden by this project's directory nova",
+                    mend="install this project editable, too (pip install --editable CHECKOUT), "
+                         "and link CHECKOUT/nova/virt/splitimage into NOVA/nova/virt")
+        return
+    shim = Path(found.origin).parent / "virt" / "splitimage"
+    if (shim / "__init__.py").exists():
+        yield Check(name="nova", ok=True, detail=f"the compute driver is found: {shim}")
+    else:
+        yield Check(name="nova", ok=None, detail=f"the compute driver is not found: no {shim}",
+                    mend=f"ln -s CHECKOUT/nova/virt/splitimage {shim}")
 
 
 def _kernel() -> Check:

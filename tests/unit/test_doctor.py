@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,44 @@ def test_a_cloud_answers_or_says_why_not() -> None:
     check = doctor.cloud(refused)
     assert (check.ok, check.detail) == (False, "cloud y does not permit to log in: wrong password")
     assert "log in as somebody" in check.mend
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where packages are installed; Nova is, with nothing in it yet."""
+    (tmp_path / "nova-34.0.0.dist-info").mkdir()
+    (tmp_path / "nova-34.0.0.dist-info/METADATA").write_text("Name: nova\nVersion: 34.0.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nova", raising=False)
+    return tmp_path
+
+
+def shim(site: Path) -> Path:
+    place = site / "nova/virt/splitimage"
+    place.mkdir(parents=True)
+    (place / "__init__.py").touch()
+    return place
+
+
+def test_nothing_is_said_of_nova_where_there_is_none() -> None:
+    assert not list(doctor._nova())
+
+
+def test_nova_finds_the_compute_driver(site: Path) -> None:
+    place = shim(site)
+    (site / "nova/__init__.py").touch()
+    (check,) = doctor._nova()
+    assert check.ok and str(place) in check.detail
+
+
+def test_nova_does_not_find_it(site: Path) -> None:
+    (site / "nova").mkdir()
+    (site / "nova/__init__.py").touch()
+    (check,) = doctor._nova()
+    assert check.ok is None and check.mend.endswith(f" {site}/nova/virt/splitimage")
+
+
+def test_a_nova_that_is_elsewhere_is_hidden(site: Path) -> None:
+    shim(site)
+    (check,) = doctor._nova()
+    assert check.ok is False and "editable" in check.detail
