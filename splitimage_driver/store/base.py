@@ -225,6 +225,16 @@ class Store(abc.ABC):
         """
         return []
 
+    def discard_leftovers(self) -> list[str]:
+        """Remove what processes of this host that were killed had begun elsewhere
+        and not finished, of all projects; takes an administrator there. Of the
+        project that acts that is done when the store is opened, and on this host
+        always.
+
+        :returns: ids of what is removed
+        """
+        return []
+
     # -- completed images -----------------------------------------------------
 
     def announced(self, image: Image) -> contextlib.AbstractContextManager[Announced]:

@@ -66,11 +66,12 @@ class Scene:
             return work.success()
 
     @contextlib.contextmanager
-    def store(self, host: str = "here", **options: Any) -> Iterator[GlanceStore]:
+    def store(self, host: str = "here", *, admin: bool = False,
+              **options: Any) -> Iterator[GlanceStore]:
         """A client in this process."""
         application = Application(
             self.place / host, files=[os.devnull],
-            connection=accounts.connect(self.clouds, PROJECT))
+            connection=accounts.connect(self.clouds, accounts.ADMIN if admin else PROJECT))
         for name, value in {"stall": 3, "timeout": 20, **options}.items():
             application.conf.set_override(name, value, "glance")
         with contextlib.closing(application):

@@ -15,9 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from splitimage_driver import exceptions
 from splitimage_driver.model.candidate import Image
@@ -109,14 +112,41 @@ def image(store: Store, name: str, size: int, of: str) -> Image:
     :param name: also of its recipe
     :param of: a composite
     """
+    return store.add_image(_with_disk(store, _draft(store, name, of), size))
+
+
+def _draft(store: Store, name: str, of: str) -> Image:
     base = store.composite(of)
     made = tree(f"completed {name}")
     store.put_manifest(made)
-    stored, length = disk(store, name, size)
-    return store.add_image(Image(
-        id="", name=name, composite=base.id, parts=PARTS, recipe=recipe(name), disk=stored,
-        disk_size=length, virtual_size=2**30, manifest=made.digest, mounts=MOUNTS,
-        owner=store.project, created=time.time(), last_used=time.time()))
+    return Image(
+        id=str(uuid.uuid4()), name=name, composite=base.id, parts=PARTS, recipe=recipe(name),
+        disk="", disk_size=0, virtual_size=2**30, manifest=made.digest, mounts=MOUNTS,
+        owner=store.project, created=time.time(), last_used=time.time())
+
+
+def _with_disk(store: Store, draft: Image, size: int) -> Image:
+    stored, length = disk(store, draft.name, size)
+    return msgspec.structs.replace(draft, disk=stored, disk_size=length)
+
+
+def make(store: Store, name: str, size: int, of: str, place: Path) -> Image | None:
+    """Make a completed image as a launch does, as far as others notice.
+
+    :param place: has a file for each that assembles; with the file ``go`` that
+        comes to its end
+    """
+    draft = _draft(store, name, of)
+    with store.lock(f"recipe {draft.recipe}"), store.announced(draft) as announced:
+        if announced.there:
+            return store.find_recipe(draft.recipe, owner=store.project,
+                                     composite=store.composite(of))
+        with store.turn(name):
+            announced.check()
+            (place / str(os.getpid())).touch()
+            while not (place / "go").exists():
+                time.sleep(0.05)
+            return store.add_image(_with_disk(store, draft, size))
 
 
 def peak() -> int:
@@ -138,6 +168,9 @@ def _run(store: Store, work: str, words: list[str]) -> Any:
             return composite(store, name, int(size), int(base)).id
         case "image", [name, size, of]:
             return image(store, name, int(size), of).id
+        case "make", [name, size, of, place]:
+            made = make(store, name, int(size), of, Path(place))
+            return made and made.id
         case "fetch", [name]:
             return str(store.path(store.composite(name).base.disk))
         case "delete-composite", [name]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +92,100 @@ def test_a_leader_that_was_taken_for_dead_uses_the_others_image(
         held.release()
         assert leader.success() == made
     published_once(scene, made)
+
+
+# -- announced ---------------------------------------------------------------------------
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    found = tmp_path / "assemblies"
+    found.mkdir()
+    return found
+
+
+def assemblies(place: Path) -> int:
+    return len(list(place.glob("[0-9]*")))
+
+
+@pytest.mark.parametrize("second", ["one", "two"], ids=["processes", "hosts"])
+def test_the_same_is_assembled_once(scene: Scene, composite: str, place: Path,
+                                    second: str) -> None:
+    make = ("make", "done", DISK, "small", str(place))
+    with scene.start(*make, host="one", stall=STALL) as leader:
+        until(lambda: assemblies(place) == 1)
+        with scene.start(*make, host=second, stall=STALL) as other:
+            if second == "two":
+                until(lambda: len(scene.new("completed")) == 2)
+            # Far beyond the time after which one that is dead is taken over.
+            time.sleep(3 * STALL)
+            assert assemblies(place) == 1
+            (place / "go").touch()
+            made = leader.success()
+            assert other.success() == made
+    assert assemblies(place) == 1
+    published_once(scene, made)
+
+
+def test_hosts_that_begin_at_once_assemble_once(scene: Scene, composite: str,
+                                                place: Path) -> None:
+    (place / "go").touch()
+    with contextlib.ExitStack() as stack:
+        works = [stack.enter_context(scene.start(
+            "make", "done", DISK, "small", str(place), host=str(number), stall=STALL))
+            for number in range(4)]
+        made = {work.success() for work in works}
+    assert assemblies(place) == len(made) == 1
+    published_once(scene, made.pop())
+
+
+def test_one_that_is_killed_while_it_assembles_is_taken_over(
+        scene: Scene, composite: str, place: Path) -> None:
+    make = ("make", "done", DISK, "small", str(place))
+    with scene.start(*make, host="one", stall=STALL) as leader:
+        until(lambda: assemblies(place) == 1)
+        with scene.start(*make, host="two", stall=STALL) as other:
+            until(lambda: len(scene.new("completed")) == 2)
+            leader.kill()
+            until(lambda: assemblies(place) == 2)
+            (place / "go").touch()
+            made = other.success()
+    published_once(scene, made)
+
+
+def test_one_that_is_interrupted_takes_its_record_back(scene: Scene, composite: str,
+                                                       place: Path) -> None:
+    with scene.start("make", "done", DISK, "small", str(place)) as work:
+        until(lambda: assemblies(place) == 1)
+        assert len(scene.new("completed")) == 1
+        work.kill(signal.SIGTERM)
+    assert scene.new("completed") == []
+
+
+@pytest.mark.parametrize("moment", ["assembly", "manifest", "upload"])
+@pytest.mark.parametrize("who", ["project", "administrator"])
+def test_what_a_killed_host_has_begun_goes_when_it_is_back(
+        scene: Scene, composite: str, place: Path, moment: str, who: str) -> None:
+    before = {image["id"] for image in scene.new()}
+    if moment != "assembly":
+        held = scene.proxy.holds("PUT", DATA, after=100 if moment == "manifest" else MIDDLE)
+        (place / "go").touch()
+    with scene.start("make", "done", DISK, "small", str(place), host="one") as work:
+        if moment == "assembly":
+            until(lambda: assemblies(place) == 1)
+        else:
+            held.wait()
+        work.kill()
+    if moment != "assembly":
+        held.release(cut=True)
+    assert len(scene.new()) == len(before) + (1 if moment == "assembly" else 2)
+    with scene.store(host="two"):
+        assert len(scene.new()) > len(before), "another host knows nothing of it"
+    with scene.store(host="one", admin=who == "administrator") as store:
+        if who == "administrator":
+            assert len(scene.new()) > len(before), "it is another project's"
+            store.discard_leftovers()
+    assert {image["id"] for image in scene.new()} == before
+    assert scene.emptied() == set()
 
 
 # -- quotas ------------------------------------------------------------------------------

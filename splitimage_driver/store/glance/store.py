@@ -22,11 +22,12 @@ from splitimage_driver.model.part import Part, PartManifest
 from splitimage_driver.model.properties import Link, Links
 from splitimage_driver.store.base import Opening
 from splitimage_driver.store.contents import ADOPTED, PART
-from splitimage_driver.store.glance import access, holdings
+from splitimage_driver.store.glance import access, holdings, leftovers
 from splitimage_driver.store.glance.api import Description, Images, Transport
 from splitimage_driver.store.glance.cache import Cache
 from splitimage_driver.store.glance.check import Checker, HostChecker, put_right
 from splitimage_driver.store.glance.completed import CompletedImages
+from splitimage_driver.store.glance.journal import IMAGE, Journal
 from splitimage_driver.store.glance.meeting import Announcement
 from splitimage_driver.store.glance.places import Places
 from splitimage_driver.store.glance.publish import Publisher
@@ -57,7 +58,7 @@ class GlanceStore(HostStore):
         already (an import)
     """
 
-    remote = frozenset({PART})
+    remote = frozenset({PART, IMAGE})
 
     def __init__(self, path: Path, options: Options, *, own: Own, transport: Transport,
                  retention: Any = None, max_parallel: int = 1, purpose: str = "") -> None:
@@ -67,8 +68,9 @@ class GlanceStore(HostStore):
         self.cache = Cache(self.images_api, self._contents, self.lock, limit=own.cache_bytes)
         self.reader = Reader(self.images_api, self.cache, parallel=own.parallel)
         self.places = Places(self.reader, self.cache)
+        self.journal = Journal(self._database, self._session, self.project)
         self.publisher = Publisher(self.images_api, self._scratch, store=own.store,
-                                   stall=own.stall, purpose=purpose)
+                                   stall=own.stall, purpose=purpose, journal=self.journal)
         self.completed = CompletedImages(self.images_api, self.reader, self.publisher,
                                          self.places, users=self._users, ask=own.filter)
         self._pool = concurrent.futures.ThreadPoolExecutor(own.parallel)
@@ -81,6 +83,7 @@ class GlanceStore(HostStore):
         self._announcements: dict[str, Announcement] = {}
         #: Digests of manifests that this session has stored on this host.
         self._put: set[str] = set()
+        leftovers.discard(self.images_api, self.journal, self.project)
 
     @classmethod
     def opened(cls, opening: Opening) -> Self:
@@ -459,6 +462,9 @@ class GlanceStore(HostStore):
             return self._tables.users_of_image(connection, image)
 
     # -- leftovers ------------------------------------------------------------------------
+
+    def discard_leftovers(self) -> list[str]:
+        return leftovers.discard(self.images_api, self.journal, None)
 
     def _tidy(self) -> None:
         """What commands that were killed have left in the image service goes, as
