@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -129,41 +129,52 @@ class Composite(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
     def visible(self) -> list[str]:
-        return sorted(n for n, ref in self.parts.items() if not ref.hidden)
+        return _visible(self.parts)
 
     def closure(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The parts of a request: those named and all they require, sorted;
-        the rest part too when all its software is among them.
-
-        :raises UnknownPart: a name is not a part of this composite
-        :raises RequirementMissing: a part requires one that is not here
-        """
-        todo = list(names)
-        for name in todo:
-            if name not in self.parts:
-                raise exceptions.UnknownPart(composite=self.name, part=name,
-                                             parts=", ".join(self.visible()) or "none")
-        wanted: set[str] = set()
-        while todo:
-            while todo:
-                name = todo.pop()
-                if name in wanted:
-                    continue
-                wanted.add(name)
-                for required in self.parts[name].requires:
-                    if required not in self.parts:
-                        raise exceptions.RequirementMissing(composite=self.name, part=name,
-                                                            missing=required)
-                    todo.append(required)
-            todo = [n for n, ref in self.parts.items() if n not in wanted
-                    and ref.completes and wanted.issuperset(ref.completes)]
-        return tuple(sorted(wanted))
+        """See :func:`closure`."""
+        return closure(self.name, self.parts, names)
 
     def applying(self, names: Collection[str]) -> list[Answer]:
         """The answers that apply to these parts: where two of an answer's
         parts meet."""
         return [answer for answer in self.answers
                 if len(set(answer.parts).intersection(names)) >= min(2, len(answer.parts))]
+
+
+def closure(composite: str, parts: Mapping[str, PartRef],
+            names: Iterable[str]) -> tuple[str, ...]:
+    """The parts of a request: those named and all they require, sorted;
+    the rest part too when all its software is among them.
+
+    :param composite: whose parts these are, for messages
+    :raises UnknownPart: a name is not a part of this composite
+    :raises RequirementMissing: a part requires one that is not here
+    """
+    todo = list(names)
+    for name in todo:
+        if name not in parts:
+            raise exceptions.UnknownPart(composite=composite, part=name,
+                                         parts=", ".join(_visible(parts)) or "none")
+    wanted: set[str] = set()
+    while todo:
+        while todo:
+            name = todo.pop()
+            if name in wanted:
+                continue
+            wanted.add(name)
+            for required in parts[name].requires:
+                if required not in parts:
+                    raise exceptions.RequirementMissing(composite=composite, part=name,
+                                                        missing=required)
+                todo.append(required)
+        todo = [n for n, ref in parts.items() if n not in wanted
+                and ref.completes and wanted.issuperset(ref.completes)]
+    return tuple(sorted(wanted))
+
+
+def _visible(parts: Mapping[str, PartRef]) -> list[str]:
+    return sorted(n for n, ref in parts.items() if not ref.hidden)
 
 
 def recipe(base_disk: str, parts: Iterable[str], answers: Sequence[Answer] = (),

@@ -111,6 +111,18 @@ CREATE TABLE history (
 CREATE INDEX history_event ON history (event);
 """
 
+#: What came later: a store made before has it from when it is opened.
+_LATER = """
+-- What images are that were used here, see store/glance/used.py.
+CREATE TABLE IF NOT EXISTS used (
+    image TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    time REAL NOT NULL,
+    document BLOB NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS used_time ON used (kind, time);
+"""
+
 
 class _Connection(sqlite3.Connection):
     """Closed with the thread that opened it."""
@@ -144,7 +156,7 @@ class Database:
             with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.executescript(
-                    f"BEGIN; {_TABLES} PRAGMA application_id = {APPLICATION};"
+                    f"BEGIN; {_TABLES} {_LATER} PRAGMA application_id = {APPLICATION};"
                     f" PRAGMA user_version = {SCHEMA}; COMMIT;")
                 # Last: tables written in this mode would reach the file when
                 # it is closed, which does not tell when the disk is full.
@@ -158,6 +170,14 @@ class Database:
             self.path.with_name(self.path.name + "-shm").unlink(missing_ok=True)
             os.rename(fresh, self.path)
             sync_directory(self.path.parent)
+
+    def complete(self) -> None:
+        """Add what came later to a database that was made before."""
+        if self.query("SELECT 1 FROM sqlite_master WHERE name = 'used_time'"):
+            return
+        with self.writing() as connection:
+            for statement in _LATER.split(";"):
+                connection.execute(statement)
 
     def _connect(self) -> _Connection:
         if not self.path.is_file():

@@ -117,6 +117,7 @@ class HostStore(base.Store):
             with self.lock("create"), self._scratch.directory(reserve=False) as folder:
                 self._database.create(folder)
         self._database.query("SELECT 1 FROM queue")
+        self._database.complete()
 
     def close(self) -> None:
         """What was stored for a record that was not written goes."""

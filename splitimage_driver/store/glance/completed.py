@@ -147,6 +147,7 @@ class CompletedImages:
         saved = self.places.learn_image(self.reader.image(done), done)
         if saved.disk == image.disk:
             self.places.cache.keep(saved.id, image.disk)
+        self.places.used.completed(saved)
         try:
             self.prune(limits, keep=saved.id)
         except exceptions.SplitImageError as error:
@@ -160,6 +161,7 @@ class CompletedImages:
         :raises NotFound: it is gone
         """
         image = self.images.get(name)
+        self.places.used.completed(self.reader.image(image))
         if image["owner"] != self.project:
             return
         try:

@@ -20,10 +20,11 @@ from splitimage_driver.assembly import disks
 from splitimage_driver.model import properties
 from splitimage_driver.model.candidate import Image
 from splitimage_driver.model.composite import Composite
-from splitimage_driver.model.part import Part
+from splitimage_driver.model.part import FILESET, Part
 from splitimage_driver.store.glance.api import Description
 from splitimage_driver.store.glance.cache import Cache
 from splitimage_driver.store.glance.reader import Known, Reader
+from splitimage_driver.store.glance.used import Used
 
 LOG = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -45,8 +46,11 @@ class PartPlace(NamedTuple):
 
 
 class Places:
+    """:ivar used: where it is noted what is used, and not only learnt of"""
+
     def __init__(self, reader: Reader, cache: Cache) -> None:
         self.reader, self.cache = reader, cache
+        self.used = Used(cache.contents.database)
         self._parts: dict[tuple[str, str], PartPlace] = {}
         # Several may have the same: by digest, then by image.
         self._data: dict[str, dict[str, _Holder]] = {}
@@ -68,6 +72,10 @@ class Places:
                 self.learn_part(msgspec.structs.replace(part, owner=owner), link.image)
         return composite
 
+    def use_composite(self, known: Known) -> Composite:
+        self.used.composite(known)
+        return self.learn_composite(known)
+
     def learn_part(self, part: Part, image: str) -> None:
         """:param image: "": there is none yet"""
         self._parts[part.owner, part.id] = PartPlace(part, image)
@@ -79,6 +87,11 @@ class Places:
         part = self.reader.part(image)
         self.learn_part(part, image["id"])
         self._learn_tree(part.id, image)
+        return part
+
+    def use_part(self, part: Part) -> Part:
+        if part.kind == FILESET:
+            self.used.fileset(part, self._parts[part.owner, part.id].image)
         return part
 
     def learn_image(self, image: Image, description: Description) -> Image:
@@ -97,6 +110,7 @@ class Places:
         """It was deleted, or is another one now."""
         self.reader.forget(image)
         self.cache.forget(image)
+        self.used.forget(image)
         for places in (self._data, self._trees):
             for digest in [digest for digest, holders in places.items() if image in holders]:
                 del places[digest][image]

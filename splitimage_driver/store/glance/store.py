@@ -234,8 +234,8 @@ class GlanceStore(HostStore):
             return place.part
         images = self._part_images(name_or_id, owner or self.project)
         # One that cannot be read any more does not stand for its likes.
-        return (next(filter(None, map(self._readable, images)), None)
-                or self.places.learn_part_image(images[0]))
+        found = next(filter(None, map(self._readable, images)), None)
+        return self.places.use_part(found or self.places.learn_part_image(images[0]))
 
     def _part_images(self, name_or_id: str, owner: str) -> list[Description]:
         """All that have one content, the oldest first."""
@@ -369,7 +369,7 @@ class GlanceStore(HostStore):
         return links, tuple({part.id: part for part in (*parts.values(), restore)}.values())
 
     def composite(self, name_or_id: str) -> Composite:
-        return self.places.learn_composite(self.reader.composite(name_or_id))
+        return self.places.use_composite(self.reader.composite(name_or_id))
 
     def composites(self) -> list[Composite]:
         found = map(self.places.learn_composite, self.reader.all_composites())
