@@ -17,6 +17,17 @@ OPTS = [
 Possible values: a path; unset: the default places,
 ``/etc/splitimage/splitimage.conf`` and the like."""),
 ]
+#: Of the scheduler: in ``nova.conf`` where that runs.
+SCHEDULER_OPTS = [
+    cfg.FloatOpt("weight_multiplier", default=1.0,
+                 help="""How much it counts for the choice of a host that what a server needs of a
+composite is there already.
+
+Possible values: 0: nothing; more than 1: more than any of Nova's own weighers,
+whose multipliers are 1 as a rule; less than 0: such hosts are avoided. The
+metadata ``splitimage_weight_multiplier`` of a host aggregate win over this for
+its hosts."""),
+]
 
 
 def files(conf: Any) -> list[str] | None:
