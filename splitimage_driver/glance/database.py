@@ -53,6 +53,18 @@ class Database:
         for start in range(0, len(wanted), _CHUNK):
             yield from self._read(wanted[start:start + _CHUNK])
 
+    def is_gone(self, image: str) -> bool:
+        """Whether it is deleted, its data in all places included; not where that
+        is put off (``delayed_delete``)."""
+        record, place = models.Image, models.ImageLocation
+        with api.session_for_read() as session:
+            records = session.query(record.deleted, record.status).filter(
+                record.id == image).all()
+            places = session.query(place.deleted, place.status).filter(
+                place.image_id == image).all()
+        return bool(records) and all(deleted and status == "deleted"
+                                     for deleted, status in (*records, *places))
+
     def _read(self, ids: Sequence[str]) -> Iterator[Description]:
         image, prop = models.Image, models.ImageProperty
         with api.session_for_read() as session:

@@ -1,9 +1,10 @@
 """The filter in the pipeline of Glance's API.
 
 It answers ``POST /v2/splitimage/plan``, and after a change of a composite it
-brings the composite's parts in line. All other requests pass through untouched;
-so does the answer to a change, whatever becomes of the parts: ``reconcile`` of
-the command line is the repair.
+brings the composite's parts in line. With an image that has never been complete
+goes what is left of it in a store (:mod:`splitimage_driver.glance.leftovers`). All
+other requests pass through untouched; so does the answer to a change, whatever
+becomes of the parts: ``reconcile`` of the command line is the repair.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from oslo_log import log as logging
 from splitimage_driver import conf as configuration
 from splitimage_driver import exceptions
 from splitimage_driver.capture.identity import Identity
+from splitimage_driver.glance import leftovers, splitting
 from splitimage_driver.glance import planner as planner_
-from splitimage_driver.glance import splitting
 from splitimage_driver.glance.catalogue import Catalogue
 from splitimage_driver.glance.index import Index, Source
 from splitimage_driver.glance.planner import Planner
@@ -242,4 +243,5 @@ def factory(_: Mapping[str, str], *, config_file: str = "") -> Callable[[Applica
     database = Database()
     made = planner(options, database)
     splitting.tidy(options)
-    return lambda application: Filter(application, made, database)
+    # The requests that the filter makes itself pass through it, too.
+    return lambda application: Filter(leftovers.over(application), made, database)

@@ -16,6 +16,8 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
+from splitimage_driver.glance import leftovers
+
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
@@ -157,4 +159,4 @@ def router() -> Application:
 
 def within(context: Any) -> WsgiTransport:
     """For the user of a context, wherever in Glance that is met."""
-    return WsgiTransport(router(), context, prefix="")
+    return WsgiTransport(leftovers.over(router()), context, prefix="")

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from splitimage_driver.application import Application
-from splitimage_driver.store.glance import api, collector
+from splitimage_driver.store.glance import collector
 from splitimage_driver.store.glance.api import Images
 from splitimage_driver.store.glance.http import HttpTransport
 from splitimage_driver.store.glance.store import GlanceStore
@@ -127,10 +127,6 @@ class Scene:
         file = self.cloud.directory / "images" / "fast" / image
         until(lambda: file.exists() and file.stat().st_size > 0)
         return image
-
-    def killed(self) -> set[File]:
-        """Files of the uploads that the service was killed in."""
-        return {("fast", image["id"]) for image in self.new() if image["status"] == api.SAVING}
 
     def collect(self) -> list[str]:
         """What the collector removes; whoever was at work is dead."""

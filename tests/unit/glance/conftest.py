@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from splitimage_driver import conf as configuration
 from splitimage_driver.glance import filter as filter_
 from splitimage_driver.glance.filter import Filter
 from splitimage_driver.glance.index import Head
+from splitimage_driver.glance.leftovers import Leftovers
 from splitimage_driver.glance.planner import Planner
 from splitimage_driver.glance.transport import ATTRIBUTES, Environ, WsgiTransport
 from splitimage_driver.store.glance.api import Description, Images
@@ -54,15 +56,25 @@ class FakeDatabase:
         self.read_ids.append(set(ids))
         for name in sorted(self.read_ids[-1]):
             if name in self.glance.images:
-                yield {"size": None, **self.glance.images[name]}
+                image = self.glance.images[name]
+                created = datetime.datetime.fromisoformat(image["created_at"])
+                yield {"size": None, **image, "created_at": created.replace(tzinfo=None)}
+
+    def is_gone(self, image: str) -> bool:
+        return image not in self.glance.images
 
 
 class Api:
-    """Glance's application, and the filter in front of it."""
+    """Glance's application, and the filter in front of it.
+
+    :ivar stores: directories of its file stores
+    """
 
     def __init__(self, glance: FakeGlance, planner: Planner, database: FakeDatabase) -> None:
         self.glance = glance
-        self.filter = Filter(self.application, planner, database)
+        self.stores: list[Path] = []
+        self.filter = Filter(Leftovers(self.application, database, lambda: self.stores),
+                             planner, database)
 
     def application(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         context = environ[ATTRIBUTES]["context"]
