@@ -60,6 +60,13 @@ _PIECES = 20
 #: No number is larger, nor is any no number at all.
 _LARGEST = 2**63
 SPLIT, ERROR = "splitimage_split", "splitimage_error"
+#: What a completed image has as its composite has it, because servers and the
+#: scheduler go by it. Signatures are of other data; the rest is Glance's own.
+_INHERITED = re.compile(r"(hw[_:]|trait:|os_(?!hash_|hidden\Z|glance_)|img_(?!signature)"
+                        r"|(architecture|kernel_id|ramdisk_id|vm_mode|hypervisor_type"
+                        r"|hypervisor_version_requires)\Z)")
+#: So many of them: with what this project adds they are what Glance allows.
+_MAX_INHERITED = 80
 DEFAULT_PARTS = "splitimage_default_parts"
 #: Of dpkg or rpm, with an architecture where there are several.
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*(:[a-z0-9_]+)?\Z")
@@ -120,6 +127,30 @@ def of_completed(found: Image, manifest: str, system: str) -> dict[str, str]:
 def of_manifest(holder: str) -> dict[str, str]:
     """:param holder: id of the image whose manifest it is"""
     return {**common(MANIFEST), "splitimage_for": holder}
+
+
+def inherited(composite: Mapping[str, Any]) -> dict[str, str]:
+    """Properties of a composite that an image made from it has, too.
+
+    :raises BadImage: they are too many
+    """
+    found = _for_servers(composite)
+    if len(found) > _MAX_INHERITED:
+        raise bad(composite, f"it has {len(found)} properties for servers, at most "
+                             f"{_MAX_INHERITED} are allowed")
+    return found
+
+
+def stale(image: Mapping[str, Any], composite: Mapping[str, Any]) -> dict[str, str | None]:
+    """Changes of an image that was made when its composite had others."""
+    wanted = inherited(composite)
+    return {**{name: None for name in _for_servers(image) if name not in wanted},
+            **{name: value for name, value in wanted.items() if image.get(name) != value}}
+
+
+def _for_servers(image: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in image.items()
+            if _INHERITED.match(name) and isinstance(value, str)}
 
 
 def used(seconds: float) -> str:

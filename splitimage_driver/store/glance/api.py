@@ -42,6 +42,8 @@ _PAGE = 1000
 _PATCH = "application/openstack-images-v2.1-json-patch"
 #: What the API says of its store, with the status of an exceeded quota.
 _FULL = "storage media is full"
+#: What it says of too many properties, with that status, too: no room helps there.
+_TOO_MANY = "image properties"
 _TAG = re.compile(r"<title>.*?</title>|<[^>]*>", re.DOTALL)
 
 
@@ -316,7 +318,7 @@ class Images:
                                            where=self.where)
         if status == 413 and _FULL in reason:
             raise exceptions.ServiceFull(where=self.where, reason=reason)
-        if status == 413:
+        if status == 413 and _TOO_MANY not in reason:
             raise exceptions.QuotaExceeded(project=self.project, reason=reason)
         raise exceptions.CloudRefused(**told)
 

@@ -18,7 +18,7 @@ from splitimage_driver.store.glance.api import Description, Images
 from splitimage_driver.store.glance.meeting import Announcement
 from splitimage_driver.store.glance.places import Places
 from splitimage_driver.store.glance.publish import Publisher
-from splitimage_driver.store.glance.reader import Reader
+from splitimage_driver.store.glance.reader import Known, Reader
 from splitimage_driver.store.retention import Limits, surplus
 
 LOG = logging.getLogger(__name__)
@@ -128,15 +128,17 @@ class CompletedImages:
 
     # -- published ------------------------------------------------------------------------
 
-    def add(self, image: Image, tree: bytes, system: str, disk: Path, limits: Limits,
+    def add(self, image: Image, tree: bytes, composite: Known, disk: Path, limits: Limits,
             announcement: Announcement | None = None) -> Image:
         """Publish one; returns the one that is there in the end.
 
         :param tree: canonical bytes of its manifest
-        :param system: digest of the base's manifest
+        :param composite: that it is made from
         """
         def publish() -> Description:
-            return self.publisher.completed(image, tree, system, disk, announcement)
+            return self.publisher.completed(
+                image, tree, composite.composite.base.manifest, composite.image, disk,
+                announcement)
 
         try:
             done = publish()
@@ -156,7 +158,8 @@ class CompletedImages:
         return saved
 
     def touch(self, name: str) -> None:
-        """Note that it was used now, if it is an own one.
+        """Note that it was used now, if it is an own one; and bring in line with
+        its composite what servers go by, should that have changed since.
 
         :raises NotFound: it is gone
         """
@@ -164,9 +167,12 @@ class CompletedImages:
         self.places.used.completed(self.reader.image(image))
         if image["owner"] != self.project:
             return
+        changes: dict[str, str | None] = {"splitimage_used": properties.used(time.time())}
+        known = self.reader.composites.get(str(image.get("splitimage_composite")))
+        if known is not None:
+            changes |= properties.stale(image, known.image)
         try:
-            self.images.update(name, {"splitimage_used": properties.used(time.time())},
-                               known=image)
+            self.images.update(name, changes, known=image)
         except (exceptions.AlreadyExists, exceptions.NotPermitted) as error:
             # Two at once, or one who may only read: no reason not to use it.
             LOG.info("cannot note that image %s was used: %s", name, error)

@@ -118,16 +118,19 @@ class Publisher:
     # -- completed images ---------------------------------------------------------------
 
     @contextlib.contextmanager
-    def announced(self, image: Image, system: str) -> Iterator[Announcement]:
+    def announced(self, image: Image, system: str,
+                  composite: Description) -> Iterator[Announcement]:
         """Tell for the length of the block that somebody is going to make a
         completed image, see :meth:`splitimage_driver.store.base.Store.announced`.
 
         :param image: of which the disk need not be known
+        :param system: digest of the base's manifest
+        :param composite: that it is made from
         """
         announcement = Announcement(self.meeting, image)
         made: list[str] = []
         try:
-            self._completed_record(made, image, system, announcement.holder,
+            self._completed_record(made, image, system, composite, announcement.holder,
                                    announcement.record)
             announcement.enter()
             yield announcement
@@ -136,14 +139,17 @@ class Publisher:
             if not announcement.kept:
                 self.discard(*made)
 
-    def _completed_record(self, made: list[str], image: Image, system: str, holder: str,
-                          record: str = "") -> str:
+    def _completed_record(self, made: list[str], image: Image, system: str,
+                          composite: Description, holder: str, record: str = "") -> str:
         return self._record(
-            made, image.name, properties.of_completed(image, holder, system), image=record,
-            disk_format="qcow2", min_disk=gib(image.virtual_size), visibility=api.PRIVATE)
+            made, image.name, {**properties.inherited(composite),
+                               **properties.of_completed(image, holder, system)},
+            image=record, disk_format="qcow2", visibility=api.PRIVATE,
+            min_disk=max(gib(image.virtual_size), int(composite.get("min_disk") or 0)),
+            min_ram=int(composite.get("min_ram") or 0))
 
-    def completed(self, image: Image, tree: bytes, system: str, disk: Path,
-                  announcement: Announcement | None = None) -> Description:
+    def completed(self, image: Image, tree: bytes, system: str, composite: Description,
+                  disk: Path, announcement: Announcement | None = None) -> Description:
         """Store a completed image, unless somebody else does so already: the
         oldest record of the same owner and recipe leads.
 
@@ -154,7 +160,7 @@ class Publisher:
         def attempt() -> Description:
             if announcement is not None and announcement.take():
                 return self._announced(image, tree, system, disk, announcement)
-            return self._completed(image, tree, system, disk, announcement)
+            return self._completed(image, tree, system, composite, disk, announcement)
 
         return self._again(attempt)
 
@@ -189,12 +195,12 @@ class Publisher:
         except exceptions.NotFound as error:  # taken for dead
             raise Interrupted(str(error)) from error
 
-    def _completed(self, image: Image, tree: bytes, system: str, disk: Path,
-                   announcement: Announcement | None) -> Description:
+    def _completed(self, image: Image, tree: bytes, system: str, composite: Description,
+                   disk: Path, announcement: Announcement | None) -> Description:
         """With a record of its own."""
         holder = str(uuid.uuid4())
         with self._undone() as made:
-            mine = self._completed_record(made, image, system, holder)
+            mine = self._completed_record(made, image, system, composite, holder)
             began = time.monotonic()
             self._manifest(holder, mine, image.name, records.pack(None, tree), made)
             if announcement is None:

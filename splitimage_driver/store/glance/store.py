@@ -409,8 +409,9 @@ class GlanceStore(HostStore):
 
     @contextlib.contextmanager
     def announced(self, image: Image) -> Iterator[Announcement]:
-        composite = self._known_composite(image.composite)
-        with self.publisher.announced(image, composite.base.manifest) as announcement:
+        known = self._known(image.composite)
+        with self.publisher.announced(image, known.composite.base.manifest,
+                                      known.image) as announcement:
             self._announcements[image.id] = announcement
             try:
                 yield announcement
@@ -418,18 +419,18 @@ class GlanceStore(HostStore):
                 del self._announcements[image.id]
 
     def add_image(self, image: Image) -> Image:
-        composite = self._known_composite(image.composite)
-        return self.completed.add(image, self._tree(image.manifest), composite.base.manifest,
-                                  super().path(image.disk), self._limits,
-                                  self._announcements.get(image.id))
+        return self.completed.add(
+            image, self._tree(image.manifest), self._known(image.composite),
+            super().path(image.disk), self._limits, self._announcements.get(image.id))
 
-    def _known_composite(self, composite: str) -> Composite:
-        known = self.reader.composites.get(composite)
-        return known.composite if known else self.composite(composite)
+    def _known(self, composite: str) -> Known:
+        if composite not in self.reader.composites:
+            self.composite(composite)
+        return self.reader.composites[composite]
 
     def images(self, *, composite: str | None = None, owner: str | None = None) -> list[Image]:
         return self.completed.all(
-            None if composite is None else self._known_composite(composite), owner)
+            None if composite is None else self._known(composite).composite, owner)
 
     def image(self, name_or_id: str) -> Image:
         return self.completed.one(name_or_id)

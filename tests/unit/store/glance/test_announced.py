@@ -49,7 +49,7 @@ SECOND = meeting._SECOND
 @contextlib.contextmanager
 def announced(publisher: Publisher, image: Image | None = None) -> Iterator[Announcement]:
     draft = msgspec.structs.replace(image or completed(), disk="", disk_size=0)
-    with publisher.announced(draft, LINK.digest) as found:
+    with publisher.announced(draft, LINK.digest, {}) as found:
         yield found
 
 
@@ -80,7 +80,7 @@ def test_its_record_becomes_the_image(publisher: Publisher, glance: FakeGlance,
                                       disk: Path) -> None:
     image = completed()
     with announced(publisher, image) as found:
-        made = publisher.completed(image, TREE, LINK.digest, disk, found)
+        made = publisher.completed(image, TREE, LINK.digest, {}, disk, found)
         assert made["id"] == found.record
     shown = the_record(glance)
     assert shown["status"] == "active"
@@ -94,7 +94,7 @@ def test_its_record_becomes_the_image(publisher: Publisher, glance: FakeGlance,
 def test_a_failure_afterwards_does_not_take_the_image_back(
         publisher: Publisher, glance: FakeGlance, disk: Path) -> None:
     with pytest.raises(ZeroDivisionError), announced(publisher) as found:
-        publisher.completed(completed(), TREE, LINK.digest, disk, found)
+        publisher.completed(completed(), TREE, LINK.digest, {}, disk, found)
         raise ZeroDivisionError
     assert the_record(glance)["status"] == "active"
 
@@ -177,7 +177,7 @@ def test_whoever_was_taken_for_dead_stores_what_it_has_made(
     with announced(publisher) as found:
         del glance.images[found.record]
         other = older(alpha, glance, whole=False)
-        made = publisher.completed(completed(), TREE, LINK.digest, disk, found)
+        made = publisher.completed(completed(), TREE, LINK.digest, {}, disk, found)
     assert made["status"] == "active"
     assert {image["id"] for image in by_role(glance, properties.COMPLETED)} == {
         made["id"], other["id"]}
@@ -190,7 +190,7 @@ def test_whoever_was_taken_for_dead_uses_what_is_there(
     with announced(publisher) as found:
         del glance.images[found.record]
         there = older(alpha, glance)
-        made = publisher.completed(completed(), TREE, LINK.digest, disk, found)
+        made = publisher.completed(completed(), TREE, LINK.digest, {}, disk, found)
         assert made["id"] == there["id"]
     assert the_record(glance)["id"] == there["id"]
     assert len(by_role(glance, properties.MANIFEST)) == 1
@@ -215,7 +215,7 @@ def test_a_second_attempt_is_told_by_the_first(publisher: Publisher, glance: Fak
     """Those who wait go on waiting."""
     glance.before = broken_once(glance, ConnectionError("reset"), "saving")
     with announced(publisher) as found:
-        made = publisher.completed(completed(), TREE, LINK.digest, disk, found)
+        made = publisher.completed(completed(), TREE, LINK.digest, {}, disk, found)
         assert made["id"] != found.record
         assert glance.images[found.record]["status"] == "saving"
         assert len(by_role(glance, properties.MANIFEST)) == 1
@@ -228,9 +228,9 @@ def test_after_a_full_quota_it_is_told_still(publisher: Publisher, glance: FakeG
         glance, exceptions.QuotaExceeded(project="alpha", reason="full"), "queued")
     with announced(publisher) as found:
         with pytest.raises(exceptions.QuotaExceeded):
-            publisher.completed(completed(), TREE, LINK.digest, disk, found)
+            publisher.completed(completed(), TREE, LINK.digest, {}, disk, found)
         assert the_record(glance)["id"] == found.record
-        made = publisher.completed(completed(), TREE, LINK.digest, disk, found)
+        made = publisher.completed(completed(), TREE, LINK.digest, {}, disk, found)
     assert the_record(glance)["id"] == made["id"]
     assert len(glance.images) == 2
 

@@ -251,6 +251,13 @@ def test_a_full_store_is_no_quota() -> None:
         Scripted(Reply(413, b"Image storage media is full: no space")).images.get(ID)
 
 
+def test_too_many_properties_are_no_lack_of_room() -> None:
+    """Deleting others would not help."""
+    said = b"The limit has been exceeded on the number of allowed image properties."
+    with pytest.raises(exceptions.CloudRefused, match="allowed image properties"):
+        Scripted(Reply(413, said)).images.get(ID)
+
+
 def test_a_refusal_without_reason_tells_its_number() -> None:
     with pytest.raises(exceptions.CloudRefused, match="HTTP status 418"):
         Scripted(Reply(418)).images.get(ID)

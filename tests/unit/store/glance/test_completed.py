@@ -324,6 +324,21 @@ def test_use_is_noted_on_own_ones(store: GlanceStore, alpha: Records, beta: Reco
         store.touch_image(str(uuid.uuid4()))
 
 
+def test_one_that_is_used_follows_its_composite(store: GlanceStore, alpha: Records,
+                                                lamp: Description, glance: FakeGlance) -> None:
+    glance.images[lamp["id"]] |= {"hw_machine_type": "q35", "os_type": "linux"}
+    saved = store.add_image(new(store, store.composite("lamp")))
+    made = glance.images[saved.id]
+    assert (made["hw_machine_type"], made["os_type"]) == ("q35", "linux")
+    made["mine"] = "x"
+    del glance.images[lamp["id"]]["os_type"]
+    glance.images[lamp["id"]] |= {"hw_machine_type": "pc", "trait:HW_CPU": "required"}
+    store.composite("lamp")
+    store.touch_image(saved.id)
+    assert (made["hw_machine_type"], made["trait:HW_CPU"], made["mine"]) == ("pc", "required", "x")
+    assert "os_type" not in made
+
+
 @pytest.mark.parametrize("error", [
     exceptions.NotPermitted(where="cloud", what="change an image", reason="a reader"),
     exceptions.AlreadyExists(kind="image", name="x", where="cloud")])

@@ -50,7 +50,7 @@ def composite(store: GlanceStore) -> None:
 def image(store: GlanceStore) -> None:
     with announced(store.publisher, completed()) as found, store.scratch() as scratch:
         (scratch / "disk").write_bytes(b"disk")
-        store.publisher.completed(completed(), b"tree", "ab" * 32, scratch / "disk", found)
+        store.publisher.completed(completed(), b"tree", "ab" * 32, {}, scratch / "disk", found)
 
 
 Work = Callable[[GlanceStore], None]
@@ -70,7 +70,7 @@ def test_what_is_finished_or_taken_back_is_not_noted(
 
     glance.before = full
     with pytest.raises(exceptions.QuotaExceeded):
-        store.publisher.completed(completed(recipe="ee" * 32), b"tree", "ab" * 32,
+        store.publisher.completed(completed(recipe="ee" * 32), b"tree", "ab" * 32, {},
                                   store._root / "splitimage.db")
     assert noted(store) == 0
 

@@ -137,7 +137,7 @@ def test_parts_and_manifests_go_to_the_store_that_was_chosen(
     monkeypatch.setattr(publisher.images, "put", noted)
     part = publisher.part(PART, MANIFEST.encode(), None)
     lamp = publisher.composite(composite(), TREE, Links({}, LINK), (), disk)
-    image = publisher.completed(completed(), TREE, LINK.digest, disk)
+    image = publisher.completed(completed(), TREE, LINK.digest, {}, disk)
     assert {stores.pop(each["id"]) for each in (lamp, image)} == {""}
     assert len(stores) == 4
     assert part["id"] in stores
@@ -194,7 +194,7 @@ WORK: dict[str, Work] = {
     "description": lambda publisher, disk: publisher.describe(
         composite(), TREE, Links({}, LINK), ()),
     "completed": lambda publisher, disk: publisher.completed(
-        completed(), TREE, LINK.digest, disk)}
+        completed(), TREE, LINK.digest, {}, disk)}
 
 
 def requests_of(work: Work, publishers: Publishers, glance: FakeGlance, disk: Path) -> int:
@@ -306,7 +306,7 @@ def test_what_is_discarded_last_may_be_gone(publisher: Publisher, alpha: Records
 
 def test_a_completed_image_has_its_manifest(publisher: Publisher, glance: FakeGlance,
                                             disk: Path) -> None:
-    image = glance.images[publisher.completed(completed(), TREE, LINK.digest, disk)["id"]]
+    image = glance.images[publisher.completed(completed(), TREE, LINK.digest, {}, disk)["id"]]
     assert (image["status"], image["os_hidden"], image["disk_format"]) == ("active", True, "qcow2")
     assert image["visibility"] == "private"
     assert image["min_disk"] == 1
@@ -316,6 +316,33 @@ def test_a_completed_image_has_its_manifest(publisher: Publisher, glance: FakeGl
     assert manifest["splitimage_for"] == image["id"]
     assert records.unpack(glance.data[manifest["id"]], "x").manifest == TREE
     assert len(glance.images) == 2
+
+
+def test_a_completed_image_is_for_servers_what_its_composite_is(
+        publisher: Publisher, glance: FakeGlance, disk: Path) -> None:
+    wanted = {"hw_machine_type": "q35", "hw:cpu_policy": "dedicated", "trait:HW_CPU": "required",
+              "os_type": "linux", "img_config_drive": "mandatory", "architecture": "x86_64",
+              "kernel_id": LINK.image, "ramdisk_id": LINK.image}
+    others = {"os_hash_algo": "md5", "os_hash_value": "ab", "os_hidden": "x", "mine": "x",
+              "os_glance_failed_import": "", "img_signature": "x", "img_signature_key_type": "x",
+              "owner_specified.openstack.md5": "x", "splitimage_role": "composite",
+              "name": "lamp", "protected": True, "hw_odd": None}
+    image = glance.images[publisher.completed(completed(), TREE, LINK.digest, {
+        **wanted, **others, "min_disk": 7, "min_ram": 512}, disk)["id"]]
+    assert {name: image.get(name) for name in wanted} == wanted
+    assert not [name for name in image if image.get(name) and image[name] == others.get(name)]
+    assert (image["min_disk"], image["min_ram"], image["os_hidden"]) == (7, 512, True)
+    less = publisher.completed(completed(recipe="ee" * 32), TREE, LINK.digest,
+                               {"min_disk": 0}, disk)
+    assert (less["min_disk"], less["min_ram"]) == (1, 0)
+
+
+def test_of_too_many_properties_none_is_left_out(publisher: Publisher, glance: FakeGlance,
+                                                 disk: Path) -> None:
+    with pytest.raises(exceptions.BadImage, match="it has 81 properties for servers"):
+        publisher.completed(completed(), TREE, LINK.digest, {
+            "id": LINK.image, **{f"hw_{number}": "" for number in range(81)}}, disk)
+    assert glance.images == {}
 
 
 def older(alpha: Records, glance: FakeGlance, *, whole: bool = True, **said: str) -> Description:
@@ -331,7 +358,7 @@ def test_one_that_is_published_already_is_taken(publisher: Publisher, alpha: Rec
                                                 glance: FakeGlance, disk: Path) -> None:
     there = older(alpha, glance)
     before = set(glance.images)
-    assert publisher.completed(completed(), TREE, LINK.digest, disk)["id"] == there["id"]
+    assert publisher.completed(completed(), TREE, LINK.digest, {}, disk)["id"] == there["id"]
     assert set(glance.images) == before
 
 
@@ -343,7 +370,7 @@ def test_one_that_nobody_would_find_does_not_lead(
         publisher: Publisher, alpha: Records, glance: FakeGlance, disk: Path,
         said: dict[str, Any]) -> None:
     there = older(alpha, glance, **said)
-    made = publisher.completed(completed(), TREE, LINK.digest, disk)
+    made = publisher.completed(completed(), TREE, LINK.digest, {}, disk)
     assert made["id"] != there["id"]
     assert made["status"] == "active"
 
@@ -353,7 +380,7 @@ def test_one_of_another_owner_does_not_lead(publisher: Publisher, beta: Records,
     """However visible: it is that owner's word what it is."""
     there = older(beta, glance)
     glance.images[there["id"]]["visibility"] = "public"
-    made = publisher.completed(completed(), TREE, LINK.digest, disk)
+    made = publisher.completed(completed(), TREE, LINK.digest, {}, disk)
     assert (made["owner"], made["status"]) == ("alpha", "active")
 
 
@@ -367,7 +394,7 @@ def test_an_older_publisher_is_waited_for(publisher: Publisher, alpha: Records,
             glance.images[rising["id"]]["status"] = "active"
 
     glance.before = before
-    assert publisher.completed(completed(), TREE, LINK.digest, disk)["id"] == rising["id"]
+    assert publisher.completed(completed(), TREE, LINK.digest, {}, disk)["id"] == rising["id"]
     assert [image["id"] for image in by_role(glance, properties.COMPLETED)] == [rising["id"]]
 
 
@@ -381,7 +408,7 @@ def test_one_that_gives_up_is_not_waited_for(publisher: Publisher, alpha: Record
             glance.images.pop(rising["id"], None)
 
     glance.before = before
-    made = publisher.completed(completed(), TREE, LINK.digest, disk)
+    made = publisher.completed(completed(), TREE, LINK.digest, {}, disk)
     assert [image["id"] for image in by_role(glance, properties.COMPLETED)] == [made["id"]]
 
 
@@ -404,7 +431,7 @@ def test_one_that_shows_no_sign_of_life_is_taken_over(
         monkeypatch: pytest.MonkeyPatch) -> None:
     rising = older(alpha, glance, whole=False)
     monkeypatch.setattr(meeting, "time", Clock())
-    made = publishers(stall=20).completed(completed(), TREE, LINK.digest, disk)
+    made = publishers(stall=20).completed(completed(), TREE, LINK.digest, {}, disk)
     assert made["id"] != rising["id"]
     assert made["status"] == "active"
     assert rising["id"] not in glance.images
@@ -426,7 +453,7 @@ def test_one_whose_manifest_is_touched_lives(
             glance.images[rising["id"]]["status"] = "active"
 
     glance.before = before
-    made = publishers(stall=20).completed(completed(), TREE, LINK.digest, disk)
+    made = publishers(stall=20).completed(completed(), TREE, LINK.digest, {}, disk)
     assert made["id"] == rising["id"]
 
 
@@ -441,7 +468,7 @@ def test_of_two_that_both_end_the_older_stays(publisher: Publisher, alpha: Recor
             found.append(older(alpha, glance))
 
     glance.before = before
-    assert publisher.completed(completed(), TREE, LINK.digest, disk)["id"] == found[0]["id"]
+    assert publisher.completed(completed(), TREE, LINK.digest, {}, disk)["id"] == found[0]["id"]
     assert [image["id"] for image in by_role(glance, properties.COMPLETED)] == [found[0]["id"]]
     assert len(by_role(glance, properties.MANIFEST)) == 1
 
@@ -450,7 +477,7 @@ def test_a_younger_one_does_not_lead(publisher: Publisher, alpha: Records, glanc
                                      disk: Path) -> None:
     there = older(alpha, glance, whole=False)
     glance.images[there["id"]]["created_at"] = "2099-01-01T00:00:00Z"
-    made = publisher.completed(completed(), TREE, LINK.digest, disk)
+    made = publisher.completed(completed(), TREE, LINK.digest, {}, disk)
     assert made["id"] != there["id"]
 
 
@@ -463,7 +490,7 @@ def test_in_the_same_second_the_lower_id_leads(publisher: Publisher, alpha: Reco
             image["created_at"] = "2026-01-01T00:00:00Z"
 
     glance.before = before
-    made = publisher.completed(completed(), TREE, LINK.digest, disk)
+    made = publisher.completed(completed(), TREE, LINK.digest, {}, disk)
     assert made["id"] == there["id"] or made["id"] < there["id"]
 
 
@@ -477,7 +504,7 @@ def test_several_hosts_at_once_publish_one_image(publishers: Publishers, glance:
 
     def publish_it() -> None:
         met.wait(10)
-        made.append(publishers(stall=30).completed(completed(), TREE, LINK.digest, disk)["id"])
+        made.append(publishers(stall=30).completed(completed(), TREE, LINK.digest, {}, disk)["id"])
 
     threads = [threading.Thread(target=publish_it) for _ in range(4)]
     for thread in threads:
@@ -502,7 +529,7 @@ def test_whoever_was_taken_for_dead_ends_with_the_one_that_took_over(
             found.append(older(alpha, glance))
 
     glance.before = before
-    assert publisher.completed(completed(), TREE, LINK.digest, disk)["id"] == found[0]["id"]
+    assert publisher.completed(completed(), TREE, LINK.digest, {}, disk)["id"] == found[0]["id"]
 
 
 def test_a_publisher_at_work_touches_its_manifest(publishers: Publishers, glance: FakeGlance,
@@ -517,7 +544,7 @@ def test_a_publisher_at_work_touches_its_manifest(publishers: Publishers, glance
             touched.set()
 
     glance.before = before
-    image = publishers(stall=0.01).completed(completed(), TREE, LINK.digest, disk)
+    image = publishers(stall=0.01).completed(completed(), TREE, LINK.digest, {}, disk)
     assert touched.is_set()
     assert holdings.TOUCHED in glance.images[properties.manifest(image)]
 
