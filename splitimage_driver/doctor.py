@@ -170,13 +170,17 @@ def _nova() -> Iterator[Check]:
     except importlib.metadata.PackageNotFoundError:
         return
     found = importlib.util.find_spec("nova")
-    if found is None or found.origin is None:
+    if found is None:
+        return
+    if found.origin is None:
         # Python takes a directory of that name for the package before it asks
-        # where an editable one is.
+        # where an editable one is. pip leaves it there, empty.
+        place = next(iter(found.submodule_search_locations or ["nova"]))
         yield Check(name="nova", ok=False,
-                    detail="an editable Nova is hidden by this project's directory nova",
-                    mend="install this project editable, too (pip install --editable CHECKOUT), "
-                         "and link CHECKOUT/nova/virt/splitimage into NOVA/nova/virt")
+                    detail=f"an editable Nova is hidden by the directory {place}",
+                    mend=f"pip uninstall splitimage-driver; rmdir {place}/virt {place}; "
+                         "pip install --editable CHECKOUT; and link CHECKOUT/nova/virt/splitimage "
+                         "into Nova's nova/virt")
         return
     shim = Path(found.origin).parent / "virt" / "splitimage"
     if (shim / "__init__.py").exists():

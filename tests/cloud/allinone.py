@@ -15,6 +15,7 @@ from tests.cloud.daemon import Daemon
 from tests.cloud.database import Database
 from tests.cloud.glance import Glance
 from tests.cloud.keystone import Keystone
+from tests.cloud.packages import Packages
 from tests.cloud.service import Endpoint, Service, Site
 from tests.cloud.state import Settings
 
@@ -64,13 +65,25 @@ class Cloud:
         """
         with self._lock:
             self.site = Site(self.directory)  # as whoever had the lock left it
-            if not self.site.packages.is_there:
-                self.say("installing the packages")
-                self.site.packages.install(self.directory / "install.log")
+            self._install()
             if settings is not None and settings != self.settings:
                 self.site.state.settings = settings
             self._links()
             return self._start()
+
+    def installed(self) -> Packages:
+        """Its packages, without anything being started.
+
+        :raises CloudError: they cannot be installed
+        """
+        with self._lock:
+            self._install()
+            return self.site.packages
+
+    def _install(self) -> None:
+        if not self.site.packages.is_there:
+            self.say("installing the packages")
+            self.site.packages.install(self.directory / "install.log")
 
     def _start(self) -> list[str]:
         services = self.services()

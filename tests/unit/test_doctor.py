@@ -264,4 +264,5 @@ def test_nova_does_not_find_it(site: Path) -> None:
 def test_a_nova_that_is_elsewhere_is_hidden(site: Path) -> None:
     shim(site)
     (check,) = doctor._nova()
-    assert check.ok is False and "editable" in check.detail
+    assert check.ok is False and str(site / "nova") in check.detail
+    assert f"rmdir {site}/nova/virt {site}/nova;" in check.mend
