@@ -27,7 +27,7 @@ from oslo_utils import excutils
 from splitimage_driver import exceptions
 from splitimage_driver.launch import accelerator
 from splitimage_driver.model import properties
-from splitimage_driver.nova import completing, request
+from splitimage_driver.nova import completing, holdings, precache, request
 from splitimage_driver.nova.session import Sessions
 
 CONF = nova.conf.CONF
@@ -45,6 +45,11 @@ _OF_THIS_HOST = (exceptions.StoreFull, exceptions.StoreCorrupt, exceptions.Store
                  exceptions.ApplianceFailed, exceptions.PluginLoadFailed)
 #: Of ``[libvirt] inject_partition``: the partition is found, nothing is injected.
 _FIND, _NONE = -1, -2
+
+
+def _image_cache() -> Path:
+    """Where Nova keeps what it has downloaded."""
+    return Path(CONF.instances_path, CONF.image_cache.subdirectory_name)
 
 
 class SplitImageDriver(libvirt.LibvirtDriver):
@@ -145,7 +150,7 @@ class SplitImageDriver(libvirt.LibvirtDriver):
         if CONF.libvirt.images_type == "rbd":
             return  # it clones inside Ceph
         name = imagecache.get_cache_fname(image)
-        target = Path(CONF.instances_path, CONF.image_cache.subdirectory_name, name)
+        target = _image_cache() / name
 
         # Nova's own lock on that file.
         @utils.synchronized(name, external=True,
@@ -230,6 +235,23 @@ class SplitImageDriver(libvirt.LibvirtDriver):
             raise exception.NovaException(str(error)) from error
         raise exception.BuildAbortException(instance_uuid=instance.uuid,
                                             reason=str(error)) from error
+
+    # -- what this host has ------------------------------------------------------------
+
+    def get_available_resource(self, nodename: str) -> dict[str, Any]:
+        """With what the scheduler's weigher goes by."""
+        found: dict[str, Any] = super().get_available_resource(nodename)
+        found.setdefault("stats", {}).update(holdings.stats(self._sessions.path, _image_cache()))
+        return found
+
+    def cache_image(self, context: Any, image_id: str) -> bool:
+        """A composite with its parts; any other image as Nova does."""
+        found: bool | None = utils.tpool_wrap(self)._precached(context, image_id)
+        return bool(super().cache_image(context, image_id)) if found is None else found
+
+    def _precached(self, context: Any, image: str) -> bool | None:
+        with self._sessions.of(context) as application:
+            return precache.cache(application, image)
 
     # -- files that were given with the request ------------------------------------------
 
