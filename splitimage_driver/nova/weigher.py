@@ -35,9 +35,9 @@ class SplitImageWeigher(weights.BaseHostWeigher):
         hosts = [each.obj for each in weighed_obj_list]
         try:
             return self._weights(hosts, weight_properties)
-        except Exception:
+        except Exception as error:
             # A server runs everywhere; only the start may take longer.
-            LOG.exception("hosts are chosen without regard to what they hold")
+            LOG.warning("a host is chosen without regard to what the hosts hold: %s", error)
             return [0.0] * len(hosts)
 
     def _weights(self, hosts: list[Any], spec: Any) -> list[float]:

@@ -12,6 +12,7 @@ from docutils.statemachine import StringList
 
 from splitimage_driver import conf, exceptions
 from splitimage_driver.capture import identity
+from splitimage_driver.conf import hosted
 
 
 class _Table(Directive):
@@ -66,13 +67,14 @@ class IdentityRules(_Table):
 
 
 class OptionTable(_Table):
-    """The options of a group."""
+    """The options of a group, or of the ``scheduler``."""
 
     heads = ("option", "default", "")
     required_arguments = 1
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        [options] = [opts for group, opts in conf.list_opts() if group == self.arguments[0]]
+        groups = {**dict(conf.list_opts()), "scheduler": hosted.SCHEDULER_OPTS}
+        options = groups[self.arguments[0]]
         for option in options:
             default = "" if option.default in (None, "") else f"``{option.default}``"
             yield f"``{option.name}``", default, option.help
