@@ -67,13 +67,14 @@ class IdentityRules(_Table):
 
 
 class OptionTable(_Table):
-    """The options of a group, or of the ``scheduler``."""
+    """The options of a group; of the ``scheduler``; of every service (``hosted``)."""
 
     heads = ("option", "default", "")
     required_arguments = 1
 
     def rows(self) -> Iterator[tuple[str, ...]]:
-        groups = {**dict(conf.list_opts()), "scheduler": hosted.SCHEDULER_OPTS}
+        groups = {**dict(conf.list_opts()), "scheduler": hosted.SCHEDULER_OPTS,
+                  "hosted": hosted.OPTS}
         options = groups[self.arguments[0]]
         for option in options:
             default = "" if option.default in (None, "") else f"``{option.default}``"
