@@ -130,7 +130,8 @@ def _stores() -> Iterator[Any]:
     with contextlib.suppress(glance_store.UnknownScheme):
         if not backends:
             yield glance_store.get_store_from_scheme("file")
-    for name, kind in (backends or {}).items():
+    # A list: to be asked for a store adds its own to the others.
+    for name, kind in list((backends or {}).items()):
         if kind == "file" and not name.startswith("os_glance_"):
             with contextlib.suppress(glance_store.UnknownScheme, KeyError):
                 yield glance_store.get_store_from_store_identifier(name)

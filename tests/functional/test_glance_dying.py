@@ -240,6 +240,41 @@ def test_what_is_deleted_while_it_is_uploaded_leaves_nothing(
         assert not scene.new()
 
 
+@pytest.mark.accept
+@pytest.mark.parametrize("kind", ["another", "several directories", "the only one"])
+def test_it_goes_from_every_store(scene: Scene, cloud: TestCloud, tmp_path: Path,
+                                  kind: str) -> None:
+    place, staging = tmp_path / "images", tmp_path / "staging"
+    settings = {
+        "another": {"second": {"filesystem_store_datadir": str(place)}},
+        "several directories": {"fast": {"filesystem_store_datadir": " ",
+                                         "filesystem_store_datadirs": f"{place}:100"}},
+        "the only one": {"DEFAULT": {"enabled_backends": "",
+                                     "node_staging_uri": staging.as_uri()},
+                         "glance_store": {"filesystem_store_datadir": str(place)}}}[kind]
+    staging.mkdir()
+    with cloud.configured({"glance-api.conf": settings}):
+        image = scene.alpha.create("begun", {})["id"]
+        (place / image).write_bytes(b"half")
+        scene.alpha.delete(image)
+        assert list(place.iterdir()) == []
+
+
+@pytest.mark.accept
+@pytest.mark.parametrize("status", ["deleted", "pending_delete"])
+def test_what_is_left_to_the_scrubber_stays(scene: Scene, cloud: TestCloud, status: str) -> None:
+    """With ``delayed_delete`` the place of the data outlives the image."""
+    image = scene.alpha.create("begun", {})["id"]
+    path = cloud.directory / "images" / "fast" / image
+    path.write_bytes(b"all")
+    place = f"'{image}', '{path.as_uri()}', '{{}}', '{status}', 1, NOW()"
+    subprocess.run(_sql(cloud), check=True, text=True, input=(
+        "INSERT INTO image_locations (image_id, value, meta_data, status, deleted, created_at)"
+        f" VALUES ({place});"))  # noqa: S608 - our own
+    scene.alpha.delete(image)
+    assert path.exists() is (status == "pending_delete")
+
+
 # -- its database ------------------------------------------------------------------------
 
 @pytest.mark.accept
