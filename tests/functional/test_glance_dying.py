@@ -269,8 +269,8 @@ def test_what_is_left_to_the_scrubber_stays(scene: Scene, cloud: TestCloud, stat
     path.write_bytes(b"all")
     place = f"'{image}', '{path.as_uri()}', '{{}}', '{status}', 1, NOW()"
     subprocess.run(_sql(cloud), check=True, text=True, input=(
-        "INSERT INTO image_locations (image_id, value, meta_data, status, deleted, created_at)"
-        f" VALUES ({place});"))  # noqa: S608 - our own
+        "INSERT INTO image_locations (image_id, value, meta_data, status, deleted,"  # noqa: S608
+        f" created_at) VALUES ({place});"))
     scene.alpha.delete(image)
     assert path.exists() is (status == "pending_delete")
 
