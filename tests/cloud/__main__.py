@@ -12,6 +12,7 @@ import msgspec
 
 from tests.cloud import CloudError
 from tests.cloud.allinone import Cloud
+from tests.cloud.compute import DRIVERS
 from tests.cloud.state import Overrides
 
 
@@ -36,6 +37,10 @@ def up(cloud: Cloud, words: argparse.Namespace) -> int:
         settings = msgspec.structs.replace(settings, glance_workers=words.glance_workers)
     if words.glance_apis is not None:
         settings = msgspec.structs.replace(settings, glance_apis=words.glance_apis)
+    # Kept from the last time, but a cloud for people has servers.
+    hosts = (settings.hosts or 1) if words.hosts is None else words.hosts
+    settings = msgspec.structs.replace(
+        settings, hosts=hosts, compute_driver=words.compute_driver or settings.compute_driver)
     if words.overrides is not None:
         files, environment = overrides(words.overrides)
         settings = msgspec.structs.replace(settings, overrides=files, environment=environment)
@@ -60,13 +65,20 @@ def down(cloud: Cloud, words: argparse.Namespace) -> int:
 def status(cloud: Cloud, _: argparse.Namespace) -> int:
     told = cloud.status()
     for name, state, where in told:
-        print(f"{name:10} {state:10} {where}")
+        print(f"{name:16} {state:10} {where}")
     return 0 if all(state == "up" for _, state, _ in told) else 1
 
 
 def _at_least_one(text: str) -> int:
     number = int(text)
     if number < 1:
+        raise ValueError
+    return number
+
+
+def _hosts(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 10:
         raise ValueError
     return number
 
@@ -81,6 +93,10 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(required=True)
     starting = commands.add_parser("up", help="start it, or what of it does not run")
     starting.set_defaults(run=up)
+    starting.add_argument("--hosts", type=_hosts, metavar="N",
+                          help="compute hosts (1); 0: without Nova")
+    starting.add_argument("--compute-driver", choices=sorted(DRIVERS),
+                          help="Nova's stock driver, or this project's (splitimage)")
     starting.add_argument("--glance-workers", type=_at_least_one, metavar="N",
                           help="worker processes of a Glance API (1)")
     starting.add_argument("--glance-apis", type=_at_least_one, metavar="N",

@@ -21,7 +21,7 @@ ADMIN = "admin"
 PROJECTS = ("alpha", "beta")
 #: The project of the users that services are, and these.
 SERVICES = "service"
-SERVICE_USERS = ("glance",)
+SERVICE_USERS = ("glance", "nova", "placement")
 #: In clouds.yaml.
 CLOUD = "splitimage"
 

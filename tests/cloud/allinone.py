@@ -10,12 +10,17 @@ from pathlib import Path
 
 import filelock
 
-from tests.cloud import DIRECTORY, accounts
+from tests.cloud import DIRECTORY, ROOT, CloudError, accounts, nova
+from tests.cloud.compute import Compute
 from tests.cloud.daemon import Daemon
 from tests.cloud.database import Database
 from tests.cloud.glance import Glance
 from tests.cloud.keystone import Keystone
+from tests.cloud.machines import STATE, Consoles, Libvirt, Machine
+from tests.cloud.messages import Messages
+from tests.cloud.network import Network
 from tests.cloud.packages import Packages
+from tests.cloud.placement import Placement
 from tests.cloud.service import Endpoint, Service, Site
 from tests.cloud.state import Settings
 
@@ -44,8 +49,20 @@ class Cloud:
 
     def services(self) -> list[Service]:
         """In the order in which they need each other."""
-        return [Database(self.site), Keystone(self.site),
-                *(Glance(self.site, number + 1) for number in range(self.settings.glance_apis))]
+        images = [Database(self.site), Keystone(self.site),
+                  *(Glance(self.site, number + 1) for number in range(self.settings.glance_apis))]
+        if not self.settings.hosts:
+            return images
+        machines = self.machines()
+        return [*images, *machines, Messages(self.site), Placement(self.site), Network(self.site),
+                nova.Api(self.site), nova.Worker(self.site, nova.CONDUCTOR),
+                nova.Worker(self.site, nova.SCHEDULER),
+                *(on for machine in machines
+                  for on in (Consoles(machine), Libvirt(machine), Compute(machine)))]
+
+    def machines(self) -> list[Machine]:
+        """The compute hosts."""
+        return [Machine(self.site, number + 1) for number in range(self.settings.hosts)]
 
     def service(self, name: str) -> Service:
         return next(service for service in self.services() if service.name == name)
@@ -92,7 +109,7 @@ class Cloud:
             self.say(f"stopped {', '.join(changed)}")
         for service in services:
             service.ensure_port()
-        self.site.catalogue = [Endpoint(service.kind, service.name, service.url)
+        self.site.catalogue = [Endpoint(service.kind, service.name, service.endpoint)
                                for service in services if service.kind]
         for stage in sorted({service.stage for service in services}):
             changed += self._start_stage([s for s in services if s.stage == stage])
@@ -143,6 +160,7 @@ class Cloud:
             stopped = [service.name for service in reversed(services) if service.stop()]
             stopped += [daemon.directory.name for daemon in self._strays(services)
                         if daemon.stop()]
+            self.site.forget_kvm()
             if purge:
                 for path in self.directory.iterdir():
                     if path.name in ("venv", "bin", "lock"):
@@ -179,3 +197,15 @@ class Cloud:
             link = self.directory / "bin" / name
             if not link.is_symlink():
                 link.symlink_to(Path("..") / "venv" / "bin" / name)
+        if self.settings.hosts:
+            (self.directory / STATE).mkdir(exist_ok=True)
+            self._link_driver()
+
+    def _link_driver(self) -> None:
+        """An editable package in another's directory is not seen there."""
+        driver = ROOT / "nova" / "virt" / "splitimage"
+        if self.settings.with_driver and not driver.is_dir():
+            raise CloudError(f"{driver} is not there; --compute-driver stock does without")
+        link = self.site.packages.library("nova") / "virt" / driver.name
+        if not link.is_symlink():
+            link.symlink_to(driver)

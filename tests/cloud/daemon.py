@@ -2,7 +2,9 @@
 
 It is found again by its pid file. Because the kernel gives numbers out again,
 a pid counts only if that process has this cloud's mark in its environment;
-so have all its children, and none outlives :meth:`Daemon.stop`.
+so have all its children, and none outlives :meth:`Daemon.stop`. Of one that has
+made a mount namespace, and a mount with the mark in there, so have all that are
+in it, whatever their environment is.
 """
 
 from __future__ import annotations
@@ -81,8 +83,13 @@ class Daemon:
         until(lambda: not self.processes(), 10)
         return bool(found)
 
+    @property
+    def began(self) -> float | None:
+        """When it was started, in seconds since the epoch; None: it does not run."""
+        return self._pid.stat().st_mtime if self.pid is not None else None
+
     def processes(self) -> list[int]:
-        """It and its children."""
+        """It and its children, and all in a mount namespace of its."""
         return [int(path.name) for path in Path("/proc").glob("[0-9]*")
                 if self._mine(int(path.name))]
 
@@ -99,15 +106,20 @@ class Daemon:
         """A zombie has no environment any more: it does not count."""
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
+            mounts = Path(f"/proc/{pid}/mountinfo").read_bytes()
         except OSError:
             return False
-        return f"{_MARK}={self._mark}".encode() in environment.split(b"\0")
+        if f"{_MARK}={self._mark}".encode() in environment.split(b"\0"):
+            return True
+        return f" - tmpfs {self._mark} ".encode() in mounts
 
 
 def clean_environment() -> dict[str, str]:
     """This process's own, without what would lead OpenStack's programs astray."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)}
-    return kept | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+    # Some give themselves a title, which by default is written over the environment.
+    return kept | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
+                   "SPT_NOENV": "1"}
 
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:

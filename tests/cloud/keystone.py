@@ -6,11 +6,13 @@ import getpass
 import grp
 import hashlib
 import os
+import time
 
 from tests.cloud import accounts
 from tests.cloud.service import REGION, Site, WsgiService, ask
 
 NAME = "keystone"
+_RECENT = 30.0
 
 
 def url(site: Site) -> str:
@@ -19,7 +21,12 @@ def url(site: Site) -> str:
 
 def middleware(site: Site, user: str) -> dict[str, object]:
     """``[keystone_authtoken]`` of a service, which is that user."""
-    return {"www_authenticate_uri": url(site), "auth_url": url(site), "auth_type": "password",
+    return {"www_authenticate_uri": url(site), **client(site, user)}
+
+
+def client(site: Site, user: str) -> dict[str, object]:
+    """How a service speaks to another, as that user."""
+    return {"auth_url": url(site), "auth_type": "password",
             "username": user, "password": site.state.password(user),
             "project_name": accounts.SERVICES, "user_domain_id": "default",
             "project_domain_id": "default", "region_name": REGION}
@@ -33,6 +40,14 @@ def token(site: Site) -> str | None:
             "password": site.state.password(accounts.ADMIN)}}},
         "scope": {"project": {"name": accounts.ADMIN, "domain": {"id": "default"}}}}})
     return answer.headers["X-Subject-Token"] if answer and answer.status == 201 else None
+
+
+def recent_token(site: Site) -> str | None:
+    """One that may be some seconds old: for those who ask again and again."""
+    if site.token is None or time.monotonic() - site.token[1] > _RECENT:
+        found = token(site)
+        site.token = (found, time.monotonic()) if found else None
+    return site.token[0] if site.token else None
 
 
 class Keystone(WsgiService):

@@ -37,6 +37,10 @@ class Packages:
         """The text of a file that a distribution puts below its prefix."""
         return (self.directory / name).read_text()
 
+    def library(self, name: str) -> Path:
+        """The directory of a Python package."""
+        return next(self.directory.glob("lib/python3.*/site-packages")) / name
+
     @property
     def is_there(self) -> bool:
         return self._stamp.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import hashlib
 import http.client
 import json
@@ -10,11 +11,12 @@ import shutil
 import subprocess
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from email.message import Message
 from pathlib import Path
 from typing import NamedTuple
 
+from splitimage_driver.launch import accelerator
 from tests.cloud import HOST, ROOT, CloudError, config
 from tests.cloud.daemon import Daemon, clean_environment, until
 from tests.cloud.packages import Packages
@@ -22,6 +24,7 @@ from tests.cloud.state import State, is_free, write_private
 
 REGION = "RegionOne"
 DATABASE = "database"
+_KVM = "hardware virtualisation"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -37,6 +40,7 @@ class Site:
     """What all services of one cloud share.
 
     :ivar catalogue: what Keystone shall tell of, itself left out
+    :ivar token: the last one that Keystone gave for asking, and when
     """
 
     def __init__(self, directory: Path) -> None:
@@ -44,22 +48,41 @@ class Site:
         self.packages = Packages(directory / "venv")
         self.state = State(directory / "state.json")
         self.catalogue: list[Endpoint] = []
+        self.token: tuple[str, float] | None = None
 
     def url(self, name: str) -> str:
         return f"http://{HOST}:{self.state.port(name)}"
 
-    def database(self, name: str) -> str:
-        """For ``[database] connection``."""
-        return (f"mysql+pymysql://{name}:{self.database_password(name)}@{HOST}:"
+    def database(self, name: str, user: str = "") -> str:
+        """For ``[database] connection``.
+
+        :param user: "": of the same name
+        """
+        user = user or name
+        return (f"mysql+pymysql://{user}:{self.database_password(user)}@{HOST}:"
                 f"{self.state.port(DATABASE)}/{name}")
 
     def database_password(self, name: str) -> str:
         return self.state.password(f"{DATABASE}-{name}")
 
+    @property
+    def has_kvm(self) -> bool:
+        """Asked once while it is up: compute hosts do not change what they are."""
+        for answer in ("yes", "no"):
+            if self.state.is_done(_KVM, answer):
+                return answer == "yes"
+        works = accelerator.kvm_works()
+        self.state.set_done(_KVM, "yes" if works else "no")
+        return works
+
+    def forget_kvm(self) -> None:
+        self.state.forget(_KVM)
+
     def driver_key(self) -> str:
         """The same as long as this project's sources are."""
         digest = hashlib.sha256()
-        for path in sorted((ROOT / "splitimage_driver").rglob("*.py")):
+        for path in sorted(path for place in ("splitimage_driver", "nova")
+                           for path in (ROOT / place).rglob("*.py")):
             told = path.stat()
             digest.update(f"{path} {told.st_size} {told.st_mtime_ns}\n".encode())
         return digest.hexdigest()
@@ -121,6 +144,15 @@ class Service(abc.ABC):
     def url(self) -> str:
         return self.site.url(self.name)
 
+    @property
+    def endpoint(self) -> str:
+        """In the catalogue."""
+        return self.url
+
+    def ports(self) -> tuple[str, ...]:
+        """Names of those that it listens on."""
+        return (self.name,)
+
     def key(self) -> str:
         """The same as long as there is no reason to start it again."""
         told = [self.files(), list(map(str, self.words())), self.variables(),
@@ -137,9 +169,13 @@ class Service(abc.ABC):
         """Whoever took its port while it was down keeps it."""
         if self.daemon.pid is None:
             self.daemon.stop()  # children of a master that was killed have the port
-            # What was killed a moment ago may still be about to let go of it.
-            if not until(lambda: is_free(self.site.state.port(self.name)), 5):
-                self.site.state.choose_port(self.name)
+            for name in self.ports():
+                # What was killed a moment ago may still be about to let go of it.
+                if not until(functools.partial(self._is_free, name), 5):
+                    self.site.state.choose_port(name)
+
+    def _is_free(self, name: str) -> bool:
+        return is_free(self.site.state.port(name))
 
     def configure(self) -> None:
         for name, text in self.files().items():
@@ -174,14 +210,18 @@ class Service(abc.ABC):
         return self.daemon.stop()
 
     def environment(self) -> dict[str, str]:
-        path = f"{self.site.packages.directory / 'bin'}:{_SYSTEM_PATH}"
-        return (clean_environment() | {"PATH": path} | self.variables()
+        return (clean_environment() | {"PATH": self.path()} | self.variables()
                 | self.site.state.settings.environment)
 
+    def path(self) -> str:
+        """Where it finds programs."""
+        return f"{self.site.packages.directory / 'bin'}:{_SYSTEM_PATH}"
+
     def run(self, program: Path, *words: str | Path,
-            variables: Mapping[str, str] | None = None) -> None:
+            variables: Mapping[str, str] | None = None, ok: Collection[int] = (0,)) -> None:
         """One of its management commands; the output goes to its log.
 
+        :param ok: how it may end
         :param variables: what is not for the command line, which everybody sees
         """
         with self.daemon.log.open("ab") as log:
@@ -189,12 +229,21 @@ class Service(abc.ABC):
                                   stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                   env={**self.environment(), **(variables or {})},
                                   umask=0o077, check=False)
-        if done.returncode:
+        if done.returncode not in ok:
             raise CloudError(f"{self.name}: {program.name} has failed, see "
                              f"{self.daemon.log}", self.daemon.tail())
 
-    def ini(self, name: str, sections: config.Sections, packaged: str = "") -> str:
-        return config.text(sections, self.site.state.settings.overrides.get(name, {}), packaged)
+    def ini(self, name: str, sections: config.Sections, packaged: str = "",
+            over: Sequence[str] = ()) -> str:
+        """:param over: names under which overrides of the file are looked for, the
+            last one wins; its own only, if none is given
+        """
+        overrides = self.site.state.settings.overrides
+        merged: dict[str, dict[str, str]] = {}
+        for one in over or (name,):
+            for section, options in overrides.get(one, {}).items():
+                merged.setdefault(section, {}).update(options)
+        return config.text(sections, merged, packaged)
 
 
 class WsgiService(Service):

@@ -19,11 +19,15 @@ from tests.cloud import HOST, CloudError
 Overrides = dict[str, dict[str, dict[str, str]]]
 #: Below what the kernel hands out for outgoing connections.
 _PORTS = range(20000, 30000)
+#: Of this project, as the setting ``compute_driver``.
+SPLITIMAGE = "splitimage"
 
 
 class Settings(msgspec.Struct, frozen=True):
     """What whoever starts the cloud may choose.
 
+    :ivar hosts: compute hosts; 0: Keystone and Glance only
+    :ivar compute_driver: :data:`SPLITIMAGE`, or "stock" for Nova's own
     :ivar glance_apis: Glance APIs over one database, each with a port of its own
     :ivar glance_workers: worker processes of each of them
     :ivar overrides: by name of a configuration file, for all who read it
@@ -34,11 +38,18 @@ class Settings(msgspec.Struct, frozen=True):
     glance_workers: int = 1
     overrides: Overrides = {}
     environment: dict[str, str] = {}
+    hosts: int = 0
+    compute_driver: str = SPLITIMAGE
+
+    @property
+    def with_driver(self) -> bool:
+        return self.compute_driver == SPLITIMAGE
 
 
 class _Kept(msgspec.Struct):
     mark: str = msgspec.field(default_factory=lambda: str(uuid.uuid4()))
     ports: dict[str, int] = {}
+    network: str = ""
     passwords: dict[str, str] = {}
     settings: Settings = msgspec.field(default_factory=Settings)
     done: dict[str, str] = {}
@@ -96,6 +107,14 @@ class State:
             self._kept.ports[name] = port
             self.save()
         self.port(name)
+
+    def address(self, number: int) -> str:
+        """Of a compute host: all of 127.0.0.0/8 is this machine, and a piece of it
+        is this cloud's, where libvirt has its usual ports."""
+        if not self._kept.network:
+            self._kept.network = f"127.{random.randint(64, 191)}.{random.randint(0, 255)}"
+            self.save()
+        return f"{self._kept.network}.{number}"
 
     def is_done(self, step: str, key: str) -> bool:
         return self._kept.done.get(step) == key
