@@ -18,7 +18,7 @@ from splitimage_driver.composites import CompositeService
 from splitimage_driver.launch import accelerator
 from splitimage_driver.servers import Launched, ServerService, Wish
 from splitimage_driver.service import ImageService
-from splitimage_driver.store.base import Store
+from splitimage_driver.store.base import Servers, Store
 
 #: The environment's answers where no --store or --os-cloud is given.
 STORE, CLOUD = "SPLITIMAGE_STORE", "OS_CLOUD"
@@ -36,16 +36,19 @@ class Application:
     :param project: who acts; None: the configured one, or whoever is logged in
     :param cloud: whose image service is the store; None: as configured
     :param connection: one of openstacksdk to that cloud, if there is one
+    :param servers: who tells the servers of the project in that cloud; None: the
+        compute service, if the connection's catalogue has one
     :raises InvalidInput: a project and a cloud, whose login decides that
     """
 
     def __init__(self, path: Path | None = None, files: Sequence[str] | None = None,
                  project: str | None = None, cloud: str | None = None,
-                 connection: Any = None) -> None:
+                 connection: Any = None, servers: Servers | None = None) -> None:
         self._files = tuple(files) if files else None
         self.conf: Any = configuration.load(files=list(files) if files else None)
         self._driver = GLANCE if cloud or connection else self.conf.store.driver
         self._project, self._connection, self._cloud = project, connection, None
+        self._servers = servers
         home = Path(os.environ.get(STORE) or self.conf.store.path or _default())
         if self.in_cloud:
             self._cloud = cloud or (None if connection else self.conf.glance.cloud
@@ -63,7 +66,7 @@ class Application:
     @functools.cached_property
     def store(self) -> Store:
         return store.open_store(self.conf, self.path, driver=self._driver, cloud=self._cloud,
-                                connection=self._connection)
+                                connection=self._connection, servers=self._servers)
 
     @property
     def project(self) -> str:

@@ -6,21 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from splitimage_driver import plugins
-from splitimage_driver.store.base import Opening, Store
+from splitimage_driver.store.base import Opening, Servers, Store
 
 NAMESPACE = "splitimage.stores"
 
-__all__ = ["NAMESPACE", "Opening", "Store", "open_store"]
+__all__ = ["NAMESPACE", "Opening", "Servers", "Store", "open_store"]
 
 
 def open_store(conf: Any, path: Path, *, driver: str | None = None, cloud: str | None = None,
-               connection: Any = None) -> Store:
+               connection: Any = None, servers: Servers | None = None) -> Store:
     """The store of a driver, opened.
 
     :param conf: see :func:`splitimage_driver.conf.load`
     :param driver: None: what ``[store] driver`` names
     :param cloud: see :class:`Opening`
     :param connection: likewise
+    :param servers: likewise
     :raises PluginLoadFailed: there is no such plugin, or it does not load
     """
     driver = driver or conf.store.driver
@@ -28,4 +29,4 @@ def open_store(conf: Any, path: Path, *, driver: str | None = None, cloud: str |
     return plugin.opened(Opening(
         path=path, options=conf.store, own=getattr(conf, driver) if driver in conf else None,
         retention=conf.retention, max_parallel=conf.assembly.max_parallel, cloud=cloud,
-        connection=connection))
+        connection=connection, servers=servers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,11 @@ from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.part import Part, PartManifest
 from splitimage_driver.model.server import Server
 from splitimage_driver.store.records import Finding, QueueItem
+
+#: Lists the servers that the project has in the cloud, on whatever host, those that
+#: are shelved included: the id of each one's image, and its name. None: the cloud has
+#: no servers. What it raises tells that it has, and that they are not known.
+Servers = Callable[[], Iterable[tuple[str, str]] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,7 @@ class Opening:
     :ivar max_parallel: assemblies that may run at the same time
     :ivar cloud: name of the one that is asked for; None: as ``own`` says
     :ivar connection: one of openstacksdk, where somebody is logged in already
+    :ivar servers: who tells the cloud's servers; None: the connection
     """
 
     path: Path
@@ -38,6 +44,7 @@ class Opening:
     max_parallel: int = 1
     cloud: str | None = None
     connection: Any = None
+    servers: Servers | None = None
 
 
 class Overtaken(Exception):

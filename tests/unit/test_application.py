@@ -46,7 +46,8 @@ def test_without_a_cloud_the_store_is_a_directory(home: Path, opened: mock.Mock)
     found = application()
     assert found.path == home
     assert found.store is opened.return_value
-    opened.assert_called_once_with(found.conf, home, driver="local", cloud=None, connection=None)
+    opened.assert_called_once_with(found.conf, home, driver="local", cloud=None, connection=None,
+                                   servers=None)
     assert found.project == "default"
     assert application(project="mine").project == "mine"
     assert application(conf="[store]\nproject = theirs\n").project == "theirs"
@@ -70,7 +71,7 @@ def test_a_cloud_has_a_directory_and_a_project_of_its_own(
     assert found.path == home / "clouds" / (cloud or "envvars")
     assert found.project == "of the login"
     opened.assert_called_once_with(found.conf, found.path, driver="glance", cloud=cloud,
-                                   connection=None)
+                                   connection=None, servers=None)
 
 
 def test_a_cloud_of_the_environment_alone_is_not_meant(home: Path, opened: mock.Mock,
@@ -85,11 +86,11 @@ def test_a_cloud_of_the_environment_alone_is_not_meant(home: Path, opened: mock.
 
 def test_a_connection_is_a_cloud(home: Path, opened: mock.Mock) -> None:
     made = connection("one")
-    found = application(connection=made)
+    found = application(connection=made, servers=list)
     assert found.path == home / "clouds" / "one"
     assert found.store is opened.return_value
     opened.assert_called_once_with(found.conf, found.path, driver="glance", cloud=None,
-                                   connection=made)
+                                   connection=made, servers=list)
     assert application(connection=connection("")).path == home / "clouds" / "envvars"
 
 

@@ -19,6 +19,7 @@ from splitimage_driver.store.glance.meeting import Announcement
 from splitimage_driver.store.glance.places import Places
 from splitimage_driver.store.glance.publish import Publisher
 from splitimage_driver.store.glance.reader import Known, Reader
+from splitimage_driver.store.glance.users import Users
 from splitimage_driver.store.retention import Limits, surplus
 
 LOG = logging.getLogger(__name__)
@@ -26,12 +27,12 @@ PLAN = "/splitimage/plan"
 
 
 class CompletedImages:
-    """:param users: of an image, on this host, for messages
+    """:param users: tell which servers have an image
     :param ask: whether the image service may be asked what is nearest
     """
 
     def __init__(self, images: Images, reader: Reader, publisher: Publisher, places: Places, *,
-                 users: Callable[[Image], list[str]], ask: bool) -> None:
+                 users: Users, ask: bool) -> None:
         self.images, self.reader, self.publisher, self.places = images, reader, publisher, places
         self._users, self._ask = users, ask
 
@@ -180,14 +181,20 @@ class CompletedImages:
     # -- deleted ----------------------------------------------------------------------------
 
     def delete(self, image: Image) -> None:
-        """:raises InUse: a server of this host runs on it
+        """:raises InUse: a server has it
         :raises NotFound: it is no own one
+        :raises SplitImageError: it cannot be found out which servers have it
         """
         if image.owner != self.project:
             raise exceptions.NotFound(kind="image", name=image.id, where=self.images.where)
-        users = self._users(image)
+        users = self._users.look().of(image)
         if users:
-            raise exceptions.InUse(kind="image", name=image.name, users=", ".join(users[:10]))
+            shown = ", ".join(users[:10]) + (f" and {len(users) - 10} more"
+                                             if len(users) > 10 else "")
+            raise exceptions.InUse(kind="image", name=image.name, users=shown)
+        self._delete(image)
+
+    def _delete(self, image: Image) -> None:
         self.images.delete(image.id)
         self.places.forget(image.id)
         try:
@@ -200,11 +207,15 @@ class CompletedImages:
                         image.name, error)
 
     def prune(self, limits: Limits, keep: str = "") -> list[Image]:
-        """Delete the least recently used ones beyond the limits; returns them."""
+        """Delete the least recently used ones beyond the limits; returns them.
+        Where the servers of the cloud are not known, none."""
         if limits == Limits():
             return []
-        images = self.all(owner=self.project)
-        needed = {image.id for image in images if image.id == keep or self._users(image)}
+        found = self._unneeded()
+        if found is None:
+            return []
+        images, unneeded = found
+        needed = {image.id for image in images} - unneeded | {keep}
         removed = self._delete_all(
             surplus(images, limits, now=time.time(), protected=needed), "over the limits")
         left = [image for image in images if image not in removed]
@@ -214,21 +225,49 @@ class CompletedImages:
                         self.project, still)
         return removed
 
+    def _unneeded(self) -> tuple[list[Image], set[str]] | None:
+        """All own ones; and ids of those that no server has. None: it cannot be
+        found out."""
+        found = self.reader.completed(self.project)
+        if not found:
+            return [], set()
+        try:
+            # After the images: a server that is new may have one of them, not the reverse.
+            look = self._users.look()
+        except exceptions.SplitImageError as error:
+            LOG.warning("no completed image is deleted, because it is not known which ones "
+                        "servers have: %s", error)
+            return None
+        images = sorted(self._learned(found), key=lambda image: (image.created, image.id))
+        return images, {image.id for image, shown in found
+                        if look.may_go(image, str(shown["visibility"]))}
+
     def _delete_all(self, images: Iterable[Image], reason: str) -> list[Image]:
         """Returns those that are gone."""
         removed = []
         for image in images:
-            LOG.info("deleting image %s (%s) of project %s, %s", image.name, image.id,
-                     self.project, reason)
             try:
-                self.delete(image)
+                if self._used_since(image):
+                    continue
+                LOG.info("deleting image %s (%s) of project %s, %s", image.name, image.id,
+                         self.project, reason)
+                self._delete(image)
                 removed.append(image)
-            except (exceptions.NotFound, exceptions.NotPermitted, exceptions.InUse) as error:
+            except (exceptions.NotFound, exceptions.NotPermitted, exceptions.BadImage,
+                    exceptions.AlreadyExists) as error:
                 LOG.warning("image %s stays: %s", image.name, error)
         return removed
 
+    def _used_since(self, image: Image) -> bool:
+        """Whether somebody came for it since it was listed: a server may be about to
+        have it."""
+        return self.reader.image(self.images.get(image.id)).last_used != image.last_used
+
     def _make_room(self) -> bool:
         """Once, when a quota has no room: the less recently used half goes."""
-        images = sorted((image for image in self.all(owner=self.project)
-                         if not self._users(image)), key=lambda image: image.last_used)
+        found = self._unneeded()
+        if found is None:
+            return False
+        images = sorted((image for image in found[0] if image.id in found[1]),
+                        key=lambda image: image.last_used)
         return bool(self._delete_all(images[:(len(images) + 1) // 2], "the quota has no room"))

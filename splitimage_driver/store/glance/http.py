@@ -15,6 +15,7 @@ import requests
 import urllib3.exceptions
 
 from splitimage_driver import exceptions
+from splitimage_driver.store.glance import api
 from splitimage_driver.store.glance.api import Answer
 
 #: What ends a connection, at whichever layer.
@@ -28,6 +29,9 @@ _REFUSED = (keystoneauth1.exceptions.Unauthorized, keystoneauth1.exceptions.Forb
             keystoneauth1.exceptions.AuthPluginException)
 #: What openstacksdk calls a cloud that has no name in ``clouds.yaml``.
 _UNNAMED = ("", "defaults", "envvars")
+_LISTING = "list the servers"
+#: In one request; the compute service has a limit of its own.
+_SERVERS = 1000
 _POOL = re.compile(r":? *HTTPS?ConnectionPool\(")
 _CAUSE = re.compile(r"\[Errno -?\d+\] ([^'\")]+)")
 
@@ -90,11 +94,11 @@ class HttpTransport:
             raise exceptions.InvalidInput(what=self.where, reason="the login names no project")
         self.project = str(project)
 
-    def _denied(self, error: Exception) -> exceptions.SplitImageError:
+    def _denied(self, error: Exception, what: str = "log in") -> exceptions.SplitImageError:
         if isinstance(error, _REFUSED):
-            return exceptions.NotPermitted(where=self.where, what="log in", reason=_told(error))
+            return exceptions.NotPermitted(where=self.where, what=what, reason=_told(error))
         if isinstance(error, keystoneauth1.exceptions.HttpError):
-            return exceptions.CloudFailed(where=self.where, what="log in", reason=_told(error))
+            return exceptions.CloudFailed(where=self.where, what=what, reason=_told(error))
         return exceptions.CloudUnreachable(where=self.where, reason=_told(error))
 
     def request(self, method: str, path: str, *, headers: Mapping[str, str],
@@ -122,6 +126,47 @@ class HttpTransport:
         except (keystoneauth1.exceptions.ClientException,
                 openstack.exceptions.SDKException) as error:
             raise self._denied(error) from error
+
+    # -- the compute service ----------------------------------------------------------
+
+    def servers(self) -> list[tuple[str, str]] | None:
+        """See :data:`splitimage_driver.store.base.Servers`.
+
+        :raises CloudUnreachable: :raises NotPermitted: :raises CloudFailed:
+        """
+        found: list[tuple[str, str]] = []
+        try:
+            if not self._connection.config.get_session_endpoint("compute"):
+                return None
+            page = self._servers("")
+            while page:
+                found += [(str(each["image"]["id"]), str(each.get("name") or each["id"]))
+                          for each in page if each.get("image")]  # else it boots from a volume
+                page = self._servers(page[-1]["id"])
+        except _BROKEN as error:
+            raise exceptions.CloudUnreachable(where=self.where, reason=_told(error)) from error
+        except (keystoneauth1.exceptions.ClientException,
+                openstack.exceptions.SDKException) as error:
+            raise self._denied(error, _LISTING) from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise exceptions.CloudFailed(where=self.where, what=_LISTING,
+                                         reason=f"its answer is no list: {error}") from error
+        return found
+
+    def _servers(self, marker: str) -> list[dict[str, Any]]:
+        """Those after this one."""
+        answer = self._connection.compute.get(
+            "/servers/detail", params={"limit": _SERVERS} | ({"marker": marker} if marker else {}),
+            timeout=self._timeout, raise_exc=False)
+        if answer.status_code in (401, 403):
+            raise exceptions.NotPermitted(where=self.where, what=_LISTING,
+                                          reason=api.said(answer.content))
+        if answer.status_code != 200:
+            raise exceptions.CloudFailed(
+                where=self.where, what=_LISTING,
+                reason=api.said(answer.content) or f"HTTP status {answer.status_code}")
+        listed: list[dict[str, Any]] = answer.json()["servers"]
+        return listed
 
 
 def connect(name: str | None, *, timeout: float) -> HttpTransport:

@@ -20,7 +20,7 @@ from splitimage_driver.model.composite import Composite
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.part import Part, PartManifest
 from splitimage_driver.model.properties import Link, Links
-from splitimage_driver.store.base import Opening
+from splitimage_driver.store.base import Opening, Servers
 from splitimage_driver.store.contents import ADOPTED, PART
 from splitimage_driver.store.glance import access, holdings, leftovers
 from splitimage_driver.store.glance.api import Description, Images, Transport
@@ -32,6 +32,7 @@ from splitimage_driver.store.glance.meeting import Announcement
 from splitimage_driver.store.glance.places import Places
 from splitimage_driver.store.glance.publish import Publisher
 from splitimage_driver.store.glance.reader import UNREADABLE, Known, Reader
+from splitimage_driver.store.glance.users import Users
 from splitimage_driver.store.host import HostStore, Options
 from splitimage_driver.store.records import Finding
 
@@ -56,12 +57,14 @@ class GlanceStore(HostStore):
     :param transport: logged in as the user who acts
     :param purpose: id of the image that parts are stored for, where it is there
         already (an import)
+    :param servers: of the project in the cloud
     """
 
     remote = frozenset({PART, IMAGE})
 
     def __init__(self, path: Path, options: Options, *, own: Own, transport: Transport,
-                 retention: Any = None, max_parallel: int = 1, purpose: str = "") -> None:
+                 retention: Any = None, max_parallel: int = 1, purpose: str = "",
+                 servers: Servers | None = None) -> None:
         super().__init__(path, options, retention=retention, max_parallel=max_parallel)
         self.own, self.images_api = own, Images(transport)
         self.location, self.project = transport.where, transport.project
@@ -72,7 +75,8 @@ class GlanceStore(HostStore):
         self.publisher = Publisher(self.images_api, self._scratch, store=own.store,
                                    stall=own.stall, purpose=purpose, journal=self.journal)
         self.completed = CompletedImages(self.images_api, self.reader, self.publisher,
-                                         self.places, users=self._users, ask=own.filter)
+                                         self.places, ask=own.filter,
+                                         users=Users(self.images_api, self._users, servers))
         self._pool = concurrent.futures.ThreadPoolExecutor(own.parallel)
         #: Parts on their way up, by id; and images of those that this session
         #: brought for a composite that is not there yet.
@@ -92,7 +96,8 @@ class GlanceStore(HostStore):
         transport = (http.HttpTransport(opening.connection, own.timeout) if opening.connection
                      else http.connect(opening.cloud or own.cloud, timeout=own.timeout))
         return cls(opening.path, opening.options, own=own, transport=transport,
-                   retention=opening.retention, max_parallel=opening.max_parallel)
+                   retention=opening.retention, max_parallel=opening.max_parallel,
+                   servers=opening.servers or transport.servers)
 
     def greet(self) -> str:
         next(self.images_api.list(limit="1"), None)

@@ -10,6 +10,7 @@ import pytest
 
 from splitimage_driver import exceptions
 from splitimage_driver.assembly.disks import QCOW2, DiskInfo
+from splitimage_driver.store.base import Servers
 from splitimage_driver.store.glance import api, meeting, places, transfer
 from splitimage_driver.store.glance.api import Images
 from splitimage_driver.store.glance.store import GlanceStore
@@ -52,7 +53,7 @@ class Stores:
         self.place, self._stack, self._number = place, stack, 0
 
     def __call__(self, images: Images, *, host: str = "", limits: dict[str, int] | None = None,
-                 purpose: str = "", **own: Any) -> GlanceStore:
+                 purpose: str = "", servers: Servers | None = None, **own: Any) -> GlanceStore:
         """:param images: of the user who acts
         :param host: whose directory; "": another one
         :param own: options of the group [glance]
@@ -64,7 +65,7 @@ class Stores:
             own=types.SimpleNamespace(**{"store": "", "parallel": 2, "stall": 0.5, "grace": 3600,
                                          "cache_bytes": 0, "filter": True} | own),
             transport=images.transport, retention=types.SimpleNamespace(**retention),
-            purpose=purpose)
+            purpose=purpose, servers=servers)
         self._stack.callback(store.close)
         return store
 
