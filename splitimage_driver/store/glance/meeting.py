@@ -37,6 +37,8 @@ class Meeting:
 
     def __init__(self, images: Images, *, stall: float) -> None:
         self.images, self.stall = images, stall
+        #: Records that were taken over, should they stay all the same.
+        self._dead: set[str] = set()
 
     # -- who leads ----------------------------------------------------------------------
 
@@ -58,7 +60,8 @@ class Meeting:
                 properties.check(image, properties.COMPLETED)
         except exceptions.BadImage:
             return False
-        return (image.get("owner") == self.images.project
+        return ((image["status"] == api.ACTIVE or image["id"] not in self._dead)
+                and image.get("owner") == self.images.project
                 and image.get("splitimage_recipe") == wanted.recipe
                 and image.get("splitimage_composite") == wanted.composite
                 and not holdings.foreign(image)
@@ -112,6 +115,7 @@ class Meeting:
             return ""
 
     def _take_over(self, image: Description) -> None:
+        self._dead.add(image["id"])
         for name in (image["id"], str(image.get("splitimage_manifest", ""))):
             try:
                 if name:

@@ -148,6 +148,21 @@ def test_one_that_does_not_come_about_is_taken_over(
         assert the_record(glance)["id"] == found.record
 
 
+def test_a_dead_one_that_cannot_be_deleted_keeps_nobody(
+        publishers: Publishers, alpha: Records, glance: FakeGlance) -> None:
+    rising = older(alpha, glance, whole=False)
+
+    def before(method: str, path: str) -> None:
+        if method == "DELETE" and rising["id"] in path:
+            raise exceptions.CloudRefused(where="cloud", what="delete", reason="no")
+
+    glance.before = before
+    with announced(publishers(stall=0.05)) as found:
+        assert not found.there
+        found.check()
+        assert rising["id"] in glance.images
+
+
 def test_waiting_ends_with_the_command(publisher: Publisher, alpha: Records,
                                        glance: FakeGlance) -> None:
     rising = older(alpha, glance, whole=False)
