@@ -16,6 +16,7 @@ from splitimage_driver.capture.identity import Identity
 from splitimage_driver.model import part as parts_
 from splitimage_driver.model.candidate import BASE, COMPLETED, Candidate, Image
 from splitimage_driver.model.composite import Answer, Composite, recipe
+from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.part import Part
 from splitimage_driver.model.plan import BatchStep, Estimate, Plan, Request, Target, Work
 from splitimage_driver.planning import explanation, nearest, shortlist, target, weights
@@ -29,6 +30,9 @@ LOG = logging.getLogger(__name__)
 
 #: Finished assemblies that rates are learnt from.
 _REMEMBERED = 200
+
+#: The equation that tells a time where the configured one does not.
+_TIME = "remove"
 
 _Found = tuple[Estimate, Work | None]
 
@@ -248,6 +252,16 @@ class PlanService:
     def _pricing(self, cost: str | None) -> _Pricing:
         return _Pricing(self.weighing(), weights.equation(cost or self.conf.planning.cost))
 
+    def seconds(self, plan: Plan, candidate: Candidate, tree: Manifest, goal: Target) -> float:
+        """To turn a candidate into what was planned; infinite: it cannot be.
+
+        :param tree: the candidate's manifest; ``goal`` is to be made of it
+        """
+        pricing = self._pricing(plan.equation)
+        if pricing.equation.unit != "s":  # something that is no time at all
+            pricing = self._pricing(_TIME)
+        return pricing.estimate(candidate, tree, goal, self._fetched)[0].cost
+
     # -- several requests ---------------------------------------------------------------
 
     def batch(self, requests: Sequence[Request], *, parents: Sequence[bool] | None = None,
@@ -322,11 +336,15 @@ class _Node:
         among the candidates anyway."""
         if self.plan.exact or self.plan.target is None:
             return None
-        start, estimate = self.plan.estimate.candidate, self.plan.estimate
-        return msgspec.structs.replace(
-            start, id=f"request:{self.requests[0]}", name="", kind=COMPLETED,
-            recipe=self.plan.recipe, fetch_bytes=0,
-            disk_size=start.disk_size + estimate.inject_bytes), self.plan.target.manifest
+        return made(self.plan, f"request:{self.requests[0]}"), self.plan.target.manifest
+
+
+def made(plan: Plan, name: str) -> Candidate:
+    """The image that a plan will make, on this host then."""
+    start, estimate = plan.estimate.candidate, plan.estimate
+    return msgspec.structs.replace(
+        start, id=name, name="", kind=COMPLETED, recipe=plan.recipe, fetch_bytes=0,
+        disk_size=start.disk_size + estimate.inject_bytes)
 
 
 def _basis(composite: Composite, images: Sequence[Image]) -> str:

@@ -161,6 +161,7 @@ class ImageService:
                     plan = self._current(plan, source)
                     if plan.exact:
                         return plan, self._match(plan, held, fetch=fetch)
+<<<<<<< HEAD
                     draft = self._draft(plan)
                     # Before a place is waited for: who holds a place waits for no
                     # other host, and who waits for another host takes none.
@@ -168,10 +169,19 @@ class ImageService:
                           else contextlib.nullcontext(Announced())) as announced:
                         if announced.there:
                             plan = self._current(plan, source)
+=======
+                    began = time.monotonic()
+                    turn = Turn(self.plans, plan, publish=publish, fixed=source is not None
+                                and plan.estimate.candidate.id == source)
+                    with self.store.turn(_title(plan), turn.need, turn.way):
+                        waited = time.monotonic() - began
+                        # So may an image that is nearer than the one planned with.
+                        plan = self._current(plan, source)
+>>>>>>> 5cdf7fa (Assemblies that wait together are made from each other, in the cheapest order)
                         if plan.exact:
                             return plan, self._match(plan, held, fetch=fetch)
                         began = time.monotonic()
-                        with self.store.turn(_title(plan)):
+                        with self._turn(plan, publish=publish, source=source):
                             waited = time.monotonic() - began
                             # So may an image that is nearer than the one planned with.
                             plan = self._current(plan, source)
@@ -193,6 +203,12 @@ class ImageService:
                     raise
                 LOG.info("%s was deleted meanwhile: planning again",
                          plan.estimate.candidate.name)
+
+    def _turn(self, plan: Plan, *, publish: bool,
+              source: str | None) -> contextlib.AbstractContextManager[None]:
+        turn = Turn(self.plans, plan, publish=publish,
+                    fixed=source is not None and plan.estimate.candidate.id == source)
+        return self.store.turn(_title(plan), turn.need, turn.way)
 
     def _current(self, plan: Plan, source: str | None) -> Plan:
         return plan if self.plans.current(plan) else self.plan(plan.request, source=source)

@@ -14,10 +14,22 @@ Possible values: the name of an entry point of ``splitimage.assemblers``;
     cfg.IntOpt("max_parallel", default=1, min=1, max=64,
                help="""How many assemblies run at the same time on this host.
 
-Further ones wait in a queue, in order of arrival (``splitimage queue list``).
-Each takes ``appliance_memory`` and one processor.
+Further ones wait in a queue (``splitimage queue list``), in order of arrival;
+those of one project and composite in the order in which they are best made
+from each other. Each takes ``appliance_memory`` and one processor.
 
-Related options: ``[assembly] appliance_memory``"""),
+Related options: ``[assembly] appliance_memory``, ``[assembly]
+max_scratch_bytes``"""),
+    cfg.IntOpt("max_scratch_bytes", default=0, min=0,
+               help="""Bytes of the store's file system for assemblies that run at the same time.
+
+Each is predicted to need the size of the disk that it begins with and of the
+files that it injects. One that does not fit beside those that run waits in
+the queue; one that needs more than this by itself is refused at once.
+
+Possible values: 0 for no limit other than the file system's own.
+
+Related options: ``[assembly] max_parallel``, ``[store] minimum_free``"""),
     cfg.IntOpt("appliance_memory", default=1024, min=512, max=65536,
                help="Memory of the libguestfs appliance in MiB."),
     cfg.IntOpt("launch_timeout", default=180, min=5, max=3600,

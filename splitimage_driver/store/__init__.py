@@ -28,5 +28,6 @@ def open_store(conf: Any, path: Path, *, driver: str | None = None, cloud: str |
     plugin: type[Store] = plugins.load(NAMESPACE, driver)
     return plugin.opened(Opening(
         path=path, options=conf.store, own=getattr(conf, driver) if driver in conf else None,
-        retention=conf.retention, max_parallel=conf.assembly.max_parallel, cloud=cloud,
-        connection=connection, servers=servers))
+        retention=conf.retention, max_parallel=conf.assembly.max_parallel,
+        max_scratch=conf.assembly.max_scratch_bytes, cloud=cloud, connection=connection,
+        servers=servers))

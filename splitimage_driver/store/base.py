@@ -15,7 +15,7 @@ from splitimage_driver.model.composite import Composite
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.part import Part, PartManifest
 from splitimage_driver.model.server import Server
-from splitimage_driver.store.records import Finding, QueueItem
+from splitimage_driver.store.records import Finding, Need, QueueItem
 
 #: Lists the servers that the project has in the cloud, on whatever host, those that
 #: are shelved included: the id of each one's image, and its name. None: the cloud has
@@ -32,6 +32,7 @@ class Opening:
     :ivar own: the group that has the plugin's name; None: there is none
     :ivar retention: the group ``[retention]``
     :ivar max_parallel: assemblies that may run at the same time
+    :ivar max_scratch: bytes that these may need for their work; 0: any
     :ivar cloud: name of the one that is asked for; None: as ``own`` says
     :ivar connection: one of openstacksdk, where somebody is logged in already
     :ivar servers: who tells the cloud's servers; None: the connection
@@ -42,6 +43,7 @@ class Opening:
     own: Any = None
     retention: Any = None
     max_parallel: int = 1
+    max_scratch: int = 0
     cloud: str | None = None
     connection: Any = None
     servers: Servers | None = None
@@ -338,15 +340,29 @@ class Store(abc.ABC):
         :raises LockTimeout: it was held all that time"""
 
     @abc.abstractmethod
-    def turn(self, subject: str) -> contextlib.AbstractContextManager[None]:
-        """Wait in the assembly queue, in order of arrival, for one of
-        [assembly] max_parallel places; the block runs in that place. Not
-        re-entrant.
+    def turn(self, subject: str, need: Need | None = None,
+             way: Callable[[bytes], float] | None = None,
+             ) -> contextlib.AbstractContextManager[None]:
+        """Wait in the assembly queue for one of [assembly] max_parallel
+        places; the block runs in that place. Not re-entrant.
 
-        :raises Cancelled: taken out of the queue meanwhile"""
+        They are given in order of arrival, but assemblies that are kin in the
+        order in which they are best made from each other, see
+        :mod:`splitimage_driver.planning.waiting`.
+
+        :param need: of an assembly
+        :param way: tells the seconds to make it from the image of another,
+            given that one's changes; infinite: it cannot be. None: it is made
+            from what is stored
+        :raises Cancelled: taken out of the queue meanwhile
+        :raises TooLarge: it needs more room than all of them may"""
 
     @abc.abstractmethod
-    def queue(self) -> list[QueueItem]: ...
+    def queue(self, *, forecast: bool = False) -> list[QueueItem]:
+        """Those that run, then those that wait.
+
+        :param forecast: tell ``source`` and ``left`` of those that wait, too
+        """
 
     @abc.abstractmethod
     def cancel(self, item_id: str) -> None:

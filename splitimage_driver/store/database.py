@@ -121,7 +121,31 @@ CREATE TABLE IF NOT EXISTS used (
     document BLOB NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS used_time ON used (kind, time);
+
+-- What an assembly in the queue needs: seconds to make it from a stored image
+-- (source is its name), and room. From its image, which is the base's tree with
+-- its changes, those of the same kin can be made.
+CREATE TABLE IF NOT EXISTS assemblies (
+    item TEXT PRIMARY KEY REFERENCES queue (id) ON DELETE CASCADE,
+    kin TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    source TEXT NOT NULL,
+    room INTEGER NOT NULL,
+    began REAL,
+    overtaken INTEGER NOT NULL DEFAULT 0,
+    document BLOB NOT NULL,
+    changes BLOB
+) STRICT;
+-- Seconds to make one item of the queue from the image of another.
+CREATE TABLE IF NOT EXISTS ways (
+    source TEXT NOT NULL REFERENCES queue (id) ON DELETE CASCADE,
+    goal TEXT NOT NULL REFERENCES queue (id) ON DELETE CASCADE,
+    seconds REAL NOT NULL,
+    PRIMARY KEY (source, goal)
+) STRICT, WITHOUT ROWID;
 """
+#: The last of each that is in there.
+_ADDED = frozenset({"used_time", "ways"})
 
 
 class _Connection(sqlite3.Connection):
@@ -173,7 +197,8 @@ class Database:
 
     def complete(self) -> None:
         """Add what came later to a database that was made before."""
-        if self.query("SELECT 1 FROM sqlite_master WHERE name = 'used_time'"):
+        there = self.query("SELECT name FROM sqlite_master")
+        if {row["name"] for row in there} >= _ADDED:
             return
         with self.writing() as connection:
             for statement in _LATER.split(";"):

@@ -33,7 +33,7 @@ from splitimage_driver.store.contents import Contents, Target, targets
 from splitimage_driver.store.database import Database
 from splitimage_driver.store.locks import Locks
 from splitimage_driver.store.queue import AssemblyQueue
-from splitimage_driver.store.records import Finding, QueueItem
+from splitimage_driver.store.records import Finding, Need, QueueItem
 from splitimage_driver.store.retention import Limits
 from splitimage_driver.store.scratch import Scratch, remove_tree
 from splitimage_driver.store.session import Session
@@ -63,6 +63,7 @@ class HostStore(base.Store):
     :param retention: the group ``[retention]`` (its three limits); None: no
         limits
     :param max_parallel: assemblies that may run at the same time
+    :param max_scratch: bytes that these may need for their work; 0: any
     :raises StoreCorrupt: :raises StoreVersion: :raises StoreFull:
     :raises InvalidInput: the directory cannot be made or written
 
@@ -75,7 +76,7 @@ class HostStore(base.Store):
     remote: frozenset[str] = frozenset()
 
     def __init__(self, path: Path, options: Options, *, retention: Any = None,
-                 max_parallel: int = 1) -> None:
+                 max_parallel: int = 1, max_scratch: int = 0) -> None:
         self._root = Path(path).absolute()
         self.location = str(self._root)
         self._options = options
@@ -92,7 +93,7 @@ class HostStore(base.Store):
         self._tables = Tables(self._database, self.location)
         self._contents = Contents(self._root, self._database, self._session, self._scratch,
                                   self._space, remote=self.remote)
-        self._queue = AssemblyQueue(self._database, self._session, max_parallel)
+        self._queue = AssemblyQueue(self._database, self._session, max_parallel, max_scratch)
         try:
             self._open_database()
             self._release_dead()
@@ -220,11 +221,13 @@ class HostStore(base.Store):
              timeout: float | None = None) -> contextlib.AbstractContextManager[None]:
         return self._locks.lock(name, timeout)
 
-    def turn(self, subject: str) -> contextlib.AbstractContextManager[None]:
-        return self._queue.turn(subject)
+    def turn(self, subject: str, need: Need | None = None,
+             way: Callable[[bytes], float] | None = None,
+             ) -> contextlib.AbstractContextManager[None]:
+        return self._queue.turn(subject, need, way)
 
-    def queue(self) -> list[QueueItem]:
-        return self._queue.items()
+    def queue(self, *, forecast: bool = False) -> list[QueueItem]:
+        return self._queue.items(forecast=forecast)
 
     def cancel(self, item_id: str) -> None:
         self._queue.cancel(item_id, self.location)

@@ -31,7 +31,8 @@ class LocalStore(HostStore):
     @classmethod
     def opened(cls, opening: base.Opening) -> Self:
         return cls(opening.path, opening.options, retention=opening.retention,
-                   max_parallel=opening.max_parallel)
+                   max_parallel=opening.max_parallel,
+                   max_scratch=opening.max_scratch)
 
     @functools.cached_property
     def _pending(self) -> Pending:

@@ -63,9 +63,10 @@ class GlanceStore(HostStore):
     remote = frozenset({PART, IMAGE})
 
     def __init__(self, path: Path, options: Options, *, own: Own, transport: Transport,
-                 retention: Any = None, max_parallel: int = 1, purpose: str = "",
-                 servers: Servers | None = None) -> None:
-        super().__init__(path, options, retention=retention, max_parallel=max_parallel)
+                 retention: Any = None, max_parallel: int = 1, max_scratch: int = 0,
+                 purpose: str = "", servers: Servers | None = None) -> None:
+        super().__init__(path, options, retention=retention, max_parallel=max_parallel,
+                         max_scratch=max_scratch)
         self.own, self.images_api = own, Images(transport)
         self.location, self.project = transport.where, transport.project
         self.cache = Cache(self.images_api, self._contents, self.lock, limit=own.cache_bytes)
@@ -97,6 +98,7 @@ class GlanceStore(HostStore):
                      else http.connect(opening.cloud or own.cloud, timeout=own.timeout))
         return cls(opening.path, opening.options, own=own, transport=transport,
                    retention=opening.retention, max_parallel=opening.max_parallel,
+                   max_scratch=opening.max_scratch,
                    servers=opening.servers or transport.servers)
 
     def greet(self) -> str:

@@ -25,7 +25,7 @@ from splitimage_driver.planning.cost import Rates
 from splitimage_driver.planning.weights import Weighing
 from splitimage_driver.servers import Launched, Wish
 from splitimage_driver.service import Assembled
-from splitimage_driver.store.records import Finding, QueueItem
+from splitimage_driver.store.records import Finding, Need, QueueItem
 
 from . import records
 from .conftest import Done
@@ -635,11 +635,22 @@ def test_a_server_without_a_console_yet_has_nothing_to_say(run: Run, application
 # -- queue, store, doctor ----------------------------------------------------------------------
 
 def test_the_queue_is_listed_and_left(run: Run, application: Any) -> None:
+    need = Need(owner="alpha", composite="lamp", parts=("apache",), filesets=("ab12",),
+                kin="k", seconds=20.0, source="lamp", room=1 << 20)
     application.store.queue.return_value = [
-        QueueItem(id="ab", subject="lamp+apache", state="waiting", pid=7, since=1e9)]
-    [item] = json.loads(run("queue", "list", "-f", "json").out)
+        QueueItem(id="ab", subject="lamp+apache", state="waiting", pid=7, since=1e9, need=need,
+                  source="lamp+php", left=12.5),
+        QueueItem(id="cd", subject="import 1", state="waiting", pid=8, since=1e9)]
+    item, other = json.loads(run("queue", "list", "-f", "json").out)
     assert item == {"id": "ab", "subject": "lamp+apache", "state": "waiting", "pid": 7,
-                    "since": 1e9}
+                    "since": 1e9, "owner": "alpha", "from": "lamp+php", "left": 12.5,
+                    "parts": ["apache"], "filesets": ["ab12"], "cost": 20.0, "scratch": 1 << 20}
+    assert {name for name, value in other.items() if value is not None} == {
+        "id", "subject", "state", "pid", "since"}
+    application.store.queue.assert_called_once_with(forecast=True)
+    table = run("queue", "list").out
+    assert "12.5 s" in table and "lamp+php" in table and "1.0 MiB" not in table
+    assert "1.0 MiB" in run("queue", "list", "--long").out
     assert run("queue", "cancel", "ab").status == 0
     application.store.cancel.assert_called_once_with("ab")
 

@@ -142,12 +142,12 @@ Open = Callable[..., LocalStore]
 def open_local(tmp_path: Path) -> Iterator[Open]:
     """Opens the test's store; again and again, if asked."""
     with contextlib.ExitStack() as stack:
-        def opener(*, max_parallel: int = 1, limits: dict[str, int] | None = None,
-                   **changed: Any) -> LocalStore:
+        def opener(*, max_parallel: int = 1, max_scratch: int = 0,
+                   limits: dict[str, int] | None = None, **changed: Any) -> LocalStore:
             retention = {"max_age": 0, "max_count": 0, "max_bytes": 0} | (limits or {})
             store = LocalStore(tmp_path / "store", options(**changed),
                                retention=types.SimpleNamespace(**retention),
-                               max_parallel=max_parallel)
+                               max_parallel=max_parallel, max_scratch=max_scratch)
             stack.callback(store.close)
             return store
         yield opener

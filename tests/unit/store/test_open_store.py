@@ -21,7 +21,8 @@ def _conf(**changed: Any) -> Any:
     conf = cfg.ConfigOpts()
     conf.register_opts(store_conf.OPTS, group=store_conf.GROUP)
     conf.register_opts(retention_conf.OPTS, group=retention_conf.GROUP)
-    conf.register_opts([cfg.IntOpt("max_parallel", default=3)], group="assembly")
+    conf.register_opts([cfg.IntOpt("max_parallel", default=3),
+                        cfg.IntOpt("max_scratch_bytes", default=7)], group="assembly")
     conf([], default_config_files=[])
     for name, value in changed.items():
         conf.set_override(name, value, group="store")
@@ -43,7 +44,7 @@ def test_the_driver_gets_its_own_options(tmp_path: Path,
     store = open_store(_conf(), tmp_path / "new" / "store")
     assert isinstance(store, LocalStore)
     assert store.location == str(tmp_path / "new" / "store")
-    assert store._queue.places == 3
+    assert (store._queue.places, store._queue.room) == (3, 7)
     assert store.composites() == []
     store.close()
 
