@@ -28,6 +28,7 @@ from splitimage_driver.model.part import Layer, Part, PartManifest, check_name
 from splitimage_driver.model.plan import Plan, Request, Work
 from splitimage_driver.progress import Operation
 from splitimage_driver.store.base import Announced, Overtaken, Store
+from splitimage_driver.turns import Turn
 
 LOG = logging.getLogger(__name__)
 
@@ -161,7 +162,6 @@ class ImageService:
                     plan = self._current(plan, source)
                     if plan.exact:
                         return plan, self._match(plan, held, fetch=fetch)
-<<<<<<< HEAD
                     draft = self._draft(plan)
                     # Before a place is waited for: who holds a place waits for no
                     # other host, and who waits for another host takes none.
@@ -169,15 +169,6 @@ class ImageService:
                           else contextlib.nullcontext(Announced())) as announced:
                         if announced.there:
                             plan = self._current(plan, source)
-=======
-                    began = time.monotonic()
-                    turn = Turn(self.plans, plan, publish=publish, fixed=source is not None
-                                and plan.estimate.candidate.id == source)
-                    with self.store.turn(_title(plan), turn.need, turn.way):
-                        waited = time.monotonic() - began
-                        # So may an image that is nearer than the one planned with.
-                        plan = self._current(plan, source)
->>>>>>> 5cdf7fa (Assemblies that wait together are made from each other, in the cheapest order)
                         if plan.exact:
                             return plan, self._match(plan, held, fetch=fetch)
                         began = time.monotonic()

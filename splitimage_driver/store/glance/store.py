@@ -98,8 +98,7 @@ class GlanceStore(HostStore):
                      else http.connect(opening.cloud or own.cloud, timeout=own.timeout))
         return cls(opening.path, opening.options, own=own, transport=transport,
                    retention=opening.retention, max_parallel=opening.max_parallel,
-                   max_scratch=opening.max_scratch,
-                   servers=opening.servers or transport.servers)
+                   max_scratch=opening.max_scratch, servers=opening.servers or transport.servers)
 
     def greet(self) -> str:
         next(self.images_api.list(limit="1"), None)
