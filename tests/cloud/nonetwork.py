@@ -36,6 +36,8 @@ def answer(method: str, path: str) -> tuple[str, dict[str, object]]:
         return "200 OK", {"resources": []}
     if len(words) == 2 and words[0] == "v2.0" and words[1] in _COLLECTIONS:
         return "200 OK", {words[1].replace("-", "_"): []}
+    if len(words) == 3 and words[:2] == ["v2.0", "quotas"]:
+        return "200 OK", {"quota": {"network": -1, "port": -1, "security_group": -1}}
     return _error("404 Not Found", "HTTPNotFound", "The resource could not be found.")
 
 
