@@ -74,7 +74,7 @@ class Compute(OnMachine):
         state = self.site.directory / STATE
         helper = (f"{self.site.packages.program('privsep-helper')} --config-file "
                   f"{self.directory / 'nova.conf'}")
-        common = nova.sections(self.site)
+        common = nova.common(self.site)
         own: dict[str, dict[str, object]] = {
             "DEFAULT": {
                 "host": self.machine.name, "my_ip": self.machine.address,

@@ -25,8 +25,14 @@ _WEIGHER = "splitimage_driver.nova.weigher.SplitImageWeigher"
 _TEMPLATE = "{scheme}://{username}:{password}@{hostname}:{port}/"
 
 
-def sections(site: Site) -> dict[str, dict[str, object]]:
-    """What all of Nova's services are told, by section of ``nova.conf``."""
+def control(site: Site) -> dict[str, dict[str, object]]:
+    """What those are told that may use the databases, by section of ``nova.conf``."""
+    return {"api_database": {"connection": site.database("nova_api", NAME)},
+            "database": {"connection": site.database("nova", NAME)}, **common(site)}
+
+
+def common(site: Site) -> dict[str, dict[str, object]]:
+    """What all of Nova's services are told."""
     client = keystone.client(site, NAME)
     internal: dict[str, object] = {"region_name": REGION, "valid_interfaces": "internal"}
     weighers = ["nova.scheduler.weights.all_weighers"]
@@ -38,8 +44,6 @@ def sections(site: Site) -> dict[str, dict[str, object]]:
             # A host is said to be down after a minute without a sign.
             "report_interval": 5,
             "graceful_shutdown_timeout": 3, "manager_shutdown_timeout": 2},
-        "api_database": {"connection": site.database("nova_api", NAME)},
-        "database": {"connection": site.database("nova", NAME)},
         "keystone_authtoken": keystone.middleware(site, NAME),
         # With it a tenant's token is good for as long as the work takes.
         "service_user": {"send_service_user_token": "true", **client},
@@ -87,7 +91,7 @@ class Api(WsgiService):
         return f"{self.url}/v2.1"
 
     def files(self) -> dict[str, str]:
-        return {"nova.conf": self.ini("nova.conf", sections(self.site)),
+        return {"nova.conf": self.ini("nova.conf", control(self.site)),
                 "api-paste.ini": self.site.packages.packaged("etc/nova/api-paste.ini")}
 
     def variables(self) -> dict[str, str]:
@@ -145,7 +149,7 @@ class Worker(Service):
         return ()
 
     def files(self) -> dict[str, str]:
-        return {"nova.conf": self.ini("nova.conf", sections(self.site))}
+        return {"nova.conf": self.ini("nova.conf", control(self.site))}
 
     def words(self) -> list[str | Path]:
         return [self.site.packages.program(self.name), "--config-file",
