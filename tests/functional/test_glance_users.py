@@ -1,0 +1,92 @@
+"""Completed images that servers of the cloud have, on whatever host: they stay."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from splitimage_driver import exceptions
+from tests.functional.dying import until
+
+if TYPE_CHECKING:
+    from tests.functional.cloud import TestCloud
+    from tests.functional.glancescene import Scene
+
+pytest_plugins = ("tests.functional.cloud", "tests.functional.glancescene")
+pytestmark = [pytest.mark.accept]
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def images(scene: Scene) -> list[str]:
+    """The least recently used first."""
+    scene.done("composite", "small", MIB, MIB)
+    return [scene.done("image", name, MIB, "small") for name in ("first", "second", "third")]
+
+
+@contextlib.contextmanager
+def server(cloud: TestCloud, image: str) -> Iterator[Any]:
+    """Of the plain member. What is in it does not matter, nor whether it starts."""
+    compute = cloud.alpha.compute
+    flavor = min(compute.flavors(), key=lambda each: (each.disk, each.ram))
+    made = compute.create_server(name="web", image_id=image, flavor_id=flavor.id,
+                                 networks="none")
+    try:
+        until(lambda: compute.get_server(made.id).status in ("ACTIVE", "ERROR"))
+        yield made
+    finally:
+        compute.delete_server(made.id, force=False)
+        compute.wait_for_delete(made, wait=120)
+
+
+def left(scene: Scene) -> set[str]:
+    return {image["id"] for image in scene.new("completed")}
+
+
+def test_an_image_that_a_server_has_stays(scene: Scene, cloud: TestCloud,
+                                          images: list[str]) -> None:
+    first, second, third = images
+    with server(cloud, first) as made:
+        with scene.store("elsewhere") as store:
+            assert [image.id for image in store.prune_images(max_count=1)] == [second]
+            with pytest.raises(exceptions.InUse, match="server web"):
+                store.delete_image(first)
+        compute = cloud.alpha.compute
+        if compute.get_server(made.id).status == "ACTIVE":
+            compute.shelve_server(made.id)
+            until(lambda: compute.get_server(made.id).status.startswith("SHELVED"))
+        with scene.store("elsewhere") as store:
+            assert store.prune_images(max_count=1) == []
+    assert left(scene) == {first, third}
+    for image in cloud.alpha.image.images(name="web-shelved"):
+        cloud.alpha.image.delete_image(image.id)
+    with scene.store("elsewhere") as store:
+        assert [image.id for image in store.prune_images(max_count=1)] == [first]
+
+
+def test_the_command_line_asks_too(scene: Scene, cloud: TestCloud, images: list[str]) -> None:
+    with server(cloud, images[0]):
+        command = cloud.splitimage("alpha", scene.place / "here")
+        told = command("image", "prune", "--max-count", "1")
+        assert told.status == 0, told.err
+        assert left(scene) == {images[0], images[2]}
+        refused = command("image", "delete", images[0])
+        assert refused.status == exceptions.InUse.exit_code
+        assert "server web" in refused.err
+
+
+def test_without_an_answer_nothing_goes(scene: Scene, cloud: TestCloud,
+                                        images: list[str]) -> None:
+    cloud.kill("nova-api")
+    try:
+        with scene.store("elsewhere") as store:
+            assert store.prune_images(max_count=1) == []
+            with pytest.raises(exceptions.CloudUnreachable):
+                store.delete_image(images[0])
+    finally:
+        cloud.up()
+    assert left(scene) == set(images)
