@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from oslo_log import log as logging
@@ -29,9 +30,10 @@ def cache(application: Application, image: str) -> bool | None:
         found = store.images_api.get(image)
     except exceptions.NotFound:
         return None
-    role = "" if holdings.foreign(found) else properties.role(found)
+    role = "" if holdings.foreign(found) else found.get("splitimage_role")
     if role == properties.COMPLETED:
-        store.places.used.completed(store.reader.image(found))
+        with contextlib.suppress(exceptions.BadImage):  # it only says that it is one
+            store.places.used.completed(store.reader.image(found))
     if role != properties.COMPOSITE:
         return None
     known = store.reader.known(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -165,7 +166,8 @@ class CompletedImages:
         :raises NotFound: it is gone
         """
         image = self.images.get(name)
-        self.places.used.completed(self.reader.image(image))
+        with contextlib.suppress(exceptions.BadImage):
+            self.places.used.completed(self.reader.image(image))
         if image["owner"] != self.project:
             return
         changes: dict[str, str | None] = {"splitimage_used": properties.used(time.time())}

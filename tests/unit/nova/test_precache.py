@@ -80,7 +80,9 @@ def test_other_images_are_left_to_nova(alpha: Records, stores: Stores) -> None:
     lamp = alpha.composite()
     snapshot = alpha.composite("copy")
     alpha.images.update(snapshot["id"], {"image_type": "snapshot"})
-    for image in (alpha.image("cirros", {}, b"disk")["id"], snapshot["id"], "unknown"):
+    claimed = alpha.image("claimed", {"splitimage_role": "completed"}, b"disk")
+    for image in (alpha.image("cirros", {}, b"disk")["id"], snapshot["id"], claimed["id"],
+                  "unknown"):
         assert cache(host, image) is None
     made = alpha.completed(lamp)
     assert cache(host, made["id"]) is None
