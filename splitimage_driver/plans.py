@@ -16,11 +16,11 @@ from splitimage_driver.capture.identity import Identity
 from splitimage_driver.model import part as parts_
 from splitimage_driver.model.candidate import BASE, COMPLETED, Candidate, Image
 from splitimage_driver.model.composite import Answer, Composite, recipe
-from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.part import Part
 from splitimage_driver.model.plan import BatchStep, Estimate, Plan, Request, Target, Work
 from splitimage_driver.planning import explanation, nearest, shortlist, target, weights
 from splitimage_driver.planning.adaptive import Load
+from splitimage_driver.planning.cost import Amounts, total
 from splitimage_driver.planning.graph import Graph, executable
 from splitimage_driver.planning.weights import Weighing
 from splitimage_driver.store.base import Store
@@ -85,7 +85,7 @@ class PlanService:
         if wanted.exact is not None and not explain:
             best = _exact(candidate(wanted.exact))
             return Plan(**common, estimate=best, considered=(best,), target=None, work=None)
-        pricing = self._pricing(cost)
+        pricing = self.pricing(cost)
         images = self._images(wanted, pricing)
         goal = self._target(wanted)
         candidates = list(self._candidates(wanted, images))
@@ -106,7 +106,7 @@ class PlanService:
         change it."""
         wanted = self._goal(plan.request)
         return wanted.exact is None and plan.basis == _basis(
-            wanted.composite, self._images(wanted, self._pricing(plan.equation)))
+            wanted.composite, self._images(wanted, self.pricing(plan.equation)))
 
     def _goal(self, request: Request) -> Goal:
         composite = self.store.composite(request.composite)
@@ -154,7 +154,7 @@ class PlanService:
 
     # -- candidates -------------------------------------------------------------------
 
-    def _images(self, wanted: Goal, pricing: _Pricing) -> list[Image]:
+    def _images(self, wanted: Goal, pricing: Pricing) -> list[Image]:
         """Completed images that this project may build on: its own, and public
         ones of the composite's owner; the nearest, where they are many."""
         composite, limit = wanted.composite, self.conf.planning.shortlist
@@ -174,7 +174,7 @@ class PlanService:
             images, {name: known[name] for name in (*wanted.parts,
                                                     *(f.id for f in wanted.filesets))},
             known, cost=pricing.equation, rates=pricing.weighing.rates, limit=limit,
-            fetched=lambda image: self._fetched(image.disk, image.disk_size)) + exact
+            fetched=lambda image: self.fetched(image.disk, image.disk_size)) + exact
 
     def _candidates(self, wanted: Goal, images: Sequence[Image]) -> Iterator[Candidate]:
         """The base, and these."""
@@ -183,14 +183,14 @@ class PlanService:
         yield Candidate(id=composite.id, name=composite.name, kind=BASE, disk=base.disk,
                         disk_size=base.disk_size, virtual_size=base.virtual_size,
                         manifest=base.manifest, mounts=base.mounts, recipe="",
-                        fetch_bytes=self._fetched(base.disk, base.disk_size))
+                        fetch_bytes=self.fetched(base.disk, base.disk_size))
         for image in images:
             yield msgspec.structs.replace(
                 candidate(image), mounts=base.mounts,
-                fetch_bytes=self._fetched(image.disk, image.disk_size))
+                fetch_bytes=self.fetched(image.disk, image.disk_size))
 
     def _estimates(self, candidates: Sequence[Candidate], goal: Target, exact: Image | None,
-                   pricing: _Pricing) -> list[_Found]:
+                   pricing: Pricing) -> list[_Found]:
         """The best first."""
         found: list[_Found] = []
         for each in candidates:
@@ -208,11 +208,15 @@ class PlanService:
                     raise
                 LOG.warning("image %s is no candidate: %s", each.name, error)
                 continue
-            found.append(pricing.estimate(each, tree, goal, self._fetched))
+            found.append(pricing.estimate(each, tree, goal, self.fetched))
         found.sort(key=lambda each: nearest.order(each[0]))
         return found
 
-    def _fetched(self, digest: str, size: int | None = None) -> int:
+    def fetched(self, digest: str, size: int | None = None) -> int:
+        """Bytes of an object that are not on this host.
+
+        :param size: of it, where that is known
+        """
         if self.store.is_local(digest):
             return 0
         return self.store.size(digest) if size is None else size
@@ -249,18 +253,13 @@ class PlanService:
         return host.load(sum(item.state == RUNNING and item.pid != os.getpid()
                              for item in self.store.queue()))
 
-    def _pricing(self, cost: str | None) -> _Pricing:
-        return _Pricing(self.weighing(), weights.equation(cost or self.conf.planning.cost))
+    def pricing(self, cost: str | None) -> Pricing:
+        return Pricing(self.weighing(), weights.equation(cost or self.conf.planning.cost))
 
-    def seconds(self, plan: Plan, candidate: Candidate, tree: Manifest, goal: Target) -> float:
-        """To turn a candidate into what was planned; infinite: it cannot be.
-
-        :param tree: the candidate's manifest; ``goal`` is to be made of it
-        """
-        pricing = self._pricing(plan.equation)
-        if pricing.equation.unit != "s":  # something that is no time at all
-            pricing = self._pricing(_TIME)
-        return pricing.estimate(candidate, tree, goal, self._fetched)[0].cost
+    def timing(self, plan: Plan) -> Pricing:
+        """What plans are compared by; or a time, where that is none."""
+        pricing = self.pricing(plan.equation)
+        return pricing if pricing.equation.unit == "s" else self.pricing(_TIME)
 
     # -- several requests ---------------------------------------------------------------
 
@@ -274,7 +273,7 @@ class PlanService:
             made from them; None: all
         :raises OpenConflict: :raises NothingToCompose: for any of them
         """
-        pricing = self._pricing(cost)
+        pricing = self.pricing(cost)
         nodes: list[_Node] = []
         graph = Graph()
         known: dict[tuple[str, bool], _Node] = {}
@@ -293,7 +292,7 @@ class PlanService:
                 if made is None or one is other or other.plan.target is None or (
                         one.plan.composite != other.plan.composite):
                     continue
-                found, _ = pricing.estimate(made[0], made[1], other.plan.target, self._fetched)
+                found, _ = pricing.estimate(made[0], made[1], other.plan.target, self.fetched)
                 if not found.refused:
                     ways[source, goal] = found
                     graph.connect(source, goal, found.cost)
@@ -305,7 +304,7 @@ class PlanService:
             for node in executable(solved) for way in [solved[node]]]
 
 
-class _Pricing(msgspec.Struct, frozen=True):
+class Pricing(msgspec.Struct, frozen=True):
     weighing: Weighing
     equation: Any
 
@@ -314,6 +313,11 @@ class _Pricing(msgspec.Struct, frozen=True):
         return nearest.estimate(candidate, tree, goal, cost=self.equation,
                                 rates=self.weighing.rates, prepare=self.weighing.prepare,
                                 fetched=fetched)
+
+    def cost(self, amounts: Amounts, fetch: int) -> float:
+        """:param fetch: bytes"""
+        return total(nearest.terms(amounts, fetch, cost=self.equation, rates=self.weighing.rates,
+                                   prepare=self.weighing.prepare))
 
 
 class _Node:
@@ -336,15 +340,11 @@ class _Node:
         among the candidates anyway."""
         if self.plan.exact or self.plan.target is None:
             return None
-        return made(self.plan, f"request:{self.requests[0]}"), self.plan.target.manifest
-
-
-def made(plan: Plan, name: str) -> Candidate:
-    """The image that a plan will make, on this host then."""
-    start, estimate = plan.estimate.candidate, plan.estimate
-    return msgspec.structs.replace(
-        start, id=name, name="", kind=COMPLETED, recipe=plan.recipe, fetch_bytes=0,
-        disk_size=start.disk_size + estimate.inject_bytes)
+        start, estimate = self.plan.estimate.candidate, self.plan.estimate
+        return msgspec.structs.replace(
+            start, id=f"request:{self.requests[0]}", name="", kind=COMPLETED,
+            recipe=self.plan.recipe, fetch_bytes=0,
+            disk_size=start.disk_size + estimate.inject_bytes), self.plan.target.manifest
 
 
 def _basis(composite: Composite, images: Sequence[Image]) -> str:

@@ -30,20 +30,30 @@ def estimate(candidate: Candidate, tree: Manifest, target: Target, *, cost: Cost
                                       missing_bytes=work.inject_bytes)
     blobs = {work.sources[e.path].blob for e in work.contents if e.path in work.sources}
     fetch = candidate.fetch_bytes + sum(fetched(blob) for blob in sorted(blobs))
-    terms = list(cost(amounts, rates))
-    if cost.unit == "s":
-        terms.append(Term("fetch", fetch / rates.bandwidth))
-        if work.missing or work.excess:
-            terms.append(Term("prepare", prepare))
+    summands = terms(amounts, fetch, cost=cost, rates=rates, prepare=prepare)
     refused = ""
     if work.unobtainable:
         refused = f"the content of {text(work.unobtainable[0])} cannot be had"
     return Estimate(
         candidate=candidate, match=_match(candidate, amounts),
-        cost=math.inf if refused else total(terms), terms=tuple(terms),
+        cost=math.inf if refused else total(summands), terms=summands,
         missing=amounts.missing, missing_bytes=amounts.missing_bytes, excess=amounts.excess,
         excess_bytes=amounts.excess_bytes,
         inject_bytes=work.inject_bytes, fetch_bytes=fetch, refused=refused), work
+
+
+def terms(amounts: Amounts, fetch: int, *, cost: Cost, rates: Rates,
+          prepare: float = 0.0) -> tuple[Term, ...]:
+    """Of a cost, what any assembly takes included.
+
+    :param fetch: bytes
+    """
+    found = list(cost(amounts, rates))
+    if cost.unit == "s":
+        found.append(Term("fetch", fetch / rates.bandwidth))
+        if amounts.missing or amounts.excess:
+            found.append(Term("prepare", prepare))
+    return tuple(found)
 
 
 def _match(candidate: Candidate, amounts: Amounts) -> str:

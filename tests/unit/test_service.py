@@ -353,7 +353,7 @@ def test_the_exact_one_is_among_the_few_however_far(world: World,
         service.assemble(request(*parts))
     exact = world.store.image("lamp+php").disk
     monkeypatch.setattr(world.store, "is_local", lambda digest: digest != exact)
-    monkeypatch.setattr(service.plans, "_fetched", lambda digest, size=None: (
+    monkeypatch.setattr(service.plans, "fetched", lambda digest, size=None: (
         2**50 if digest == exact else 0))
     world.conf.set_override("shortlist", 1, group="planning")
     plan = service.plan(request("php"), explain=True)

@@ -61,6 +61,16 @@ def test_a_way_costs_what_the_stored_image_would(world: World) -> None:
         fresh.store.close()
 
 
+def test_a_way_that_does_not_exist(world: World) -> None:
+    """What the base has and an image has not is not in any part."""
+    without = world.part("bare", [layer(deleted=["usr/bin/sh"])], parts_.FILESET)
+    bare = turn(world, request(filesets=(without.id,)))
+    way = turn(world, request("mysql")).way
+    assert way is not None
+    assert way(bare.need.changes) == float("inf")
+    assert bare.way is not None and bare.way(turn(world, request("mysql")).need.changes) > 0
+
+
 def test_what_an_assembly_needs(world: World) -> None:
     plan = world.service().plan(request("mysql"))
     need = turn(world, request("mysql")).need
