@@ -102,7 +102,8 @@ class TestCloud:
                    environment: Mapping[str, str] | None = None,
                    glance_apis: int | None = None,
                    glance_workers: int | None = None,
-                   hosts: int | None = None) -> Iterator[None]:
+                   hosts: int | None = None,
+                   compute_driver: str | None = None) -> Iterator[None]:
         """Runs with these settings within the block, with the former ones after
         it. Whoever reads a file that is changed is started again.
 
@@ -111,7 +112,8 @@ class TestCloud:
             ``keystone.conf``; those of a file replace former ones of that file
         """
         former = self.control.settings
-        wanted = {"glance_apis": glance_apis, "glance_workers": glance_workers, "hosts": hosts}
+        wanted = {"glance_apis": glance_apis, "glance_workers": glance_workers, "hosts": hosts,
+                  "compute_driver": compute_driver}
         try:
             self.control.up(msgspec.structs.replace(
                 former, overrides={**former.overrides, **(overrides or {})},

@@ -36,6 +36,9 @@ GUARDED = {
     "subprocess": ("splitimage_driver/process.py",),
     # A store is one; so is the package database of an rpm system.
     "sqlite3": ("splitimage_driver/store/", "splitimage_driver/capture/packagedb/rpm.py"),
+    # What tempest's results are read with, where that is installed.
+    "subunit": ("tests/functional/tempest/",),
+    "testtools": ("tests/functional/tempest/",),
 }
 #: An axis of plugins, and the abstract base class of its plugins.
 AXES = {
