@@ -131,11 +131,13 @@ function import_gold {
 
 # launch NAME: a server with the parts
 function launch {
-    local server=$1 status began=$SECONDS
+    local server=$1 status began=$SECONDS network=(--network "$SPLITIMAGE_NETWORK")
+    if [[ $SPLITIMAGE_NETWORK == none ]]; then
+        network=(--no-network)
+    fi
+    client server create --image "$name" --flavor "$SPLITIMAGE_FLAVOR" "${network[@]}" \
+        --property splitimage:parts="$SPLITIMAGE_PARTS" -f value -c id "$server"
     servers+=("$server")
-    client server create --image "$name" --flavor "$SPLITIMAGE_FLAVOR" \
-        --network "$SPLITIMAGE_NETWORK" --property splitimage:parts="$SPLITIMAGE_PARTS" \
-        -f value -c id "$server"
     status=$(wait_for "server $server" "$SPLITIMAGE_TIMEOUT" "ACTIVE ERROR" server_status "$server")
     if [[ $status != ACTIVE ]]; then
         client server show -f value -c fault "$server" >&2
