@@ -24,7 +24,7 @@ class Recorder(testtools.StreamResult):
                timestamp: datetime.datetime | None = None, **_: object) -> None:
         if test_id is None:
             return
-        if timestamp is not None:
+        if timestamp is not None and test_status == "inprogress":
             self._began.setdefault(test_id, timestamp)
         if file_bytes and file_name and file_name.startswith(("reason", "traceback")):
             self._told[test_id] = self._told.get(test_id, b"") + file_bytes
