@@ -32,8 +32,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".cache" / "accept"
 #: What can change a test's outcome.
-SOURCES = ("splitimage_driver", "demo", "tests", "etc", "run", "setup.cfg", "requirements.txt",
-           "constraints.txt", "bindep.txt", "pyproject.toml")
+SOURCES = ("splitimage_driver", "nova", "demo", "tests", "etc", "run", "setup.cfg",
+           "requirements.txt", "constraints.txt", "bindep.txt", "pyproject.toml")
 SHOWN, FAILED, SKIPPED, OPEN, NO_TEST = "shown", "FAILED", "skipped", "not run", "NO TEST"
 
 

@@ -34,6 +34,15 @@ def _silent(_: str) -> None:
     pass
 
 
+def _stop(services: list[Service]) -> list[str]:
+    """All of them side by side; names of what ran."""
+    for service in services:
+        service.forget()
+    with concurrent.futures.ThreadPoolExecutor(len(services)) as pool:
+        ran = pool.map(lambda service: service.end(), services)
+        return [service.name for service, did in zip(services, ran, strict=True) if did]
+
+
 class Cloud:
     """:param say: takes a line on what is being done"""
 
@@ -118,9 +127,9 @@ class Cloud:
     def _start_stage(self, services: list[Service]) -> list[str]:
         """Of services that can be prepared and started side by side."""
         started = [service for service in services if not self._works(service)]
+        if started and (ran := _stop(started)):
+            self.say(f"{', '.join(ran)} {'has' if len(ran) == 1 else 'have'} to be started anew")
         for service in started:
-            if service.stop():
-                self.say(f"{service.name} has to be started anew")
             service.configure()
         unprepared = [service for service in started if not service.is_prepared()]
         if unprepared:
@@ -157,7 +166,9 @@ class Cloud:
         with self._lock:
             self.site = Site(self.directory)
             services = self.services()
-            stopped = [service.name for service in reversed(services) if service.stop()]
+            stopped = []
+            for stage in sorted({service.stage for service in services}, reverse=True):
+                stopped += _stop([s for s in services if s.stage == stage])
             stopped += [daemon.directory.name for daemon in self._strays(services)
                         if daemon.stop()]
             self.site.forget_kvm()

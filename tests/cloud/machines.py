@@ -90,6 +90,9 @@ class Machine(Service):
     :ivar address: of the loopback network, of this host alone
     """
 
+    # After the database: with a new one there is nothing left of servers here.
+    stage = 1
+
     def __init__(self, site: Site, number: int) -> None:
         super().__init__(site, f"host-{number}")
         self.number = number
@@ -171,17 +174,14 @@ class Machine(Service):
     def is_ready(self) -> bool:
         return self.daemon.pid is not None and self.seen(_READY).exists()
 
-    def stop(self) -> bool:
+    def end(self) -> bool:
         """As if the plug were pulled, for the guests too."""
-        self.site.state.forget(f"{self.name} started")
         killed = self.daemon.kill()
         return self.daemon.stop() or killed
 
 
 class OnMachine(Service):
     """Something that runs on a host."""
-
-    stage = 2
 
     def __init__(self, machine: Machine, name: str) -> None:
         super().__init__(machine.site, f"{name}-{machine.number}")

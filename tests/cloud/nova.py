@@ -43,6 +43,8 @@ def common(site: Site) -> dict[str, dict[str, object]]:
             "transport_url": messages.url(site), "host": "controller",
             # A host is said to be down after a minute without a sign.
             "report_interval": 5,
+            # The first round of what is done now and then: at once, not within a minute.
+            "periodic_fuzzy_delay": 0,
             "graceful_shutdown_timeout": 3, "manager_shutdown_timeout": 2},
         "keystone_authtoken": keystone.middleware(site, NAME),
         # With it a tenant's token is good for as long as the work takes.
@@ -135,11 +137,9 @@ class Worker(Service):
     :param name: its name here, and of its program
     """
 
-    stage = 2
-    loads_driver = True
-
     def __init__(self, site: Site, name: str) -> None:
         super().__init__(site, name)
+        self.loads_driver = name == SCHEDULER  # the weigher
 
     @property
     def url(self) -> str:

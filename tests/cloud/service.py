@@ -97,11 +97,11 @@ class Service(abc.ABC):
     :ivar kind: what it is in Keystone's catalogue; "": not there
     """
 
-    stage = 1
+    stage = 2
     loads_driver = False
     kind = ""
     #: Given to it on a host that does much else.
-    patience = 180.0
+    patience = 300.0
 
     def __init__(self, site: Site, name: str) -> None:
         self.site, self.name = site, name
@@ -206,7 +206,16 @@ class Service(abc.ABC):
             time.sleep(0.2)
 
     def stop(self) -> bool:
+        """:returns: whether there was something to stop"""
+        self.forget()
+        return self.end()
+
+    def forget(self) -> None:
+        """How it was started."""
         self.site.state.forget(f"{self.name} started")
+
+    def end(self) -> bool:
+        """:meth:`stop` without the state, which is for one thread only."""
         return self.daemon.stop()
 
     def environment(self) -> dict[str, str]:

@@ -109,7 +109,8 @@ class TestCloud:
 
         :param overrides: by name of a file: ``glance-api.conf``,
             ``glance-image-import.conf``, ``glance-api-paste.ini``,
-            ``keystone.conf``; those of a file replace former ones of that file
+            ``keystone.conf``, ``nova.conf``, ``nova-compute-2.conf``; those of a
+            file replace former ones of that file
         """
         former = self.control.settings
         wanted = {"glance_apis": glance_apis, "glance_workers": glance_workers, "hosts": hosts,
@@ -126,11 +127,13 @@ class TestCloud:
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[TestCloud]:
-    """A running cloud with Keystone and Glance."""
+    """A running cloud with Keystone and Glance; Nova if it runs already, see
+    :mod:`tests.functional.novacloud`."""
     control = Cloud()
+    former = control.settings
     was_up = control.is_up()
     try:
-        control.up()
+        control.up(former if was_up else msgspec.structs.replace(former, hosts=0))
         yield TestCloud(control)
     finally:
         if not was_up:
