@@ -12,10 +12,11 @@ from splitimage_driver import exceptions
 from tests.functional.dying import until
 
 if TYPE_CHECKING:
-    from tests.functional.cloud import TestCloud
     from tests.functional.glancescene import Scene
+    from tests.functional.novacloud import NovaCloud
 
-pytest_plugins = ("tests.functional.cloud", "tests.functional.glancescene")
+pytest_plugins = ("tests.functional.cloud", "tests.functional.novacloud",
+                  "tests.functional.glancescene")
 pytestmark = [pytest.mark.accept]
 
 MIB = 1 << 20
@@ -31,14 +32,14 @@ def images(scene: Scene) -> list[str]:
 
 
 @contextlib.contextmanager
-def server(cloud: TestCloud, image: str) -> Iterator[Any]:
+def server(nova_cloud: NovaCloud, image: str) -> Iterator[Any]:
     """Of the plain member. What is in it does not matter, nor whether it starts."""
-    compute = cloud.alpha.compute
+    compute = nova_cloud.alpha.compute
     flavor = min(compute.flavors(), key=lambda each: (each.disk, each.ram))
     made = compute.create_server(name="web", image_id=image, flavor_id=flavor.id,
                                  networks="none")
     try:
-        until(lambda: compute.get_server(made.id).status in ("ACTIVE", "ERROR"))
+        until(lambda: compute.get_server(made.id).status in ("ACTIVE", "ERROR"), 300)
         yield made
     finally:
         compute.delete_server(made.id, force=False)
@@ -49,30 +50,30 @@ def left(scene: Scene) -> set[str]:
     return {image["id"] for image in scene.new("completed")}
 
 
-def test_an_image_that_a_server_has_stays(scene: Scene, cloud: TestCloud,
+def test_an_image_that_a_server_has_stays(scene: Scene, nova_cloud: NovaCloud,
                                           images: list[str]) -> None:
     first, second, third = images
-    with server(cloud, first) as made:
+    with server(nova_cloud, first) as made:
         with scene.store("elsewhere") as store:
             assert [image.id for image in store.prune_images(max_count=2)] == [second]
             with pytest.raises(exceptions.InUse, match="server web"):
                 store.delete_image(first)
-        compute = cloud.alpha.compute
+        compute = nova_cloud.alpha.compute
         if compute.get_server(made.id).status == "ACTIVE":
             compute.shelve_server(made.id)
-            until(lambda: compute.get_server(made.id).status.startswith("SHELVED"))
+            until(lambda: compute.get_server(made.id).status.startswith("SHELVED"), 300)
         with scene.store("elsewhere") as store:
             assert [image.id for image in store.prune_images(max_age=SOON)] == [third]
     assert left(scene) == {first}
-    for image in cloud.alpha.image.images(name="web-shelved"):
-        cloud.alpha.image.delete_image(image.id)
+    for image in nova_cloud.alpha.image.images(name="web-shelved"):
+        nova_cloud.alpha.image.delete_image(image.id)
     with scene.store("elsewhere") as store:
         assert [image.id for image in store.prune_images(max_age=SOON)] == [first]
 
 
-def test_the_command_line_asks_too(scene: Scene, cloud: TestCloud, images: list[str]) -> None:
-    with server(cloud, images[0]):
-        command = cloud.splitimage("alpha", scene.place / "here")
+def test_the_command_line_asks_too(scene: Scene, nova_cloud: NovaCloud, images: list[str]) -> None:
+    with server(nova_cloud, images[0]):
+        command = nova_cloud.splitimage("alpha", scene.place / "here")
         told = command("image", "prune", "--max-count", "1")
         assert told.status == 0, told.err
         assert left(scene) == {images[0]}
@@ -81,14 +82,14 @@ def test_the_command_line_asks_too(scene: Scene, cloud: TestCloud, images: list[
         assert "server web" in refused.err
 
 
-def test_without_an_answer_nothing_goes(scene: Scene, cloud: TestCloud,
+def test_without_an_answer_nothing_goes(scene: Scene, nova_cloud: NovaCloud,
                                         images: list[str]) -> None:
-    cloud.kill("nova-api")
+    nova_cloud.kill("nova-api")
     try:
         with scene.store("elsewhere") as store:
             assert store.prune_images(max_count=1) == []
             with pytest.raises(exceptions.CloudUnreachable):
                 store.delete_image(images[0])
     finally:
-        cloud.up()
+        nova_cloud.up()
     assert left(scene) == set(images)
