@@ -53,7 +53,7 @@ _SETTINGS: dict[str, dict[str, object]] = {
         "shelve_migrate": "true", "rescue": "true", "stable_rescue": "true",
         "snapshot": "true", "suspend": "true", "pause": "true", "personality": "true",
         "console_output": "true", "config_drive": "true", "metadata_service": "false",
-        "vnc_console": "false", "interface_attach": "false", "scheduler_enabled_filters": "all"}}
+        "vnc_console": "false", "interface_attach": "false"}}
 #: MiB of memory and GiB of disk of the two flavors that the tests use.
 _FLAVORS = {"tempest": (128, 1), "tempest-alt": (192, 1)}
 PASSED, SKIPPED, FAILED, UNTOLD = "success", "skip", "fail", "told nothing"
