@@ -13,12 +13,14 @@ from tests.functional import bootrecord, tinyguest
 from tests.functional.tempest import runs
 
 if TYPE_CHECKING:
-    from tests.functional.cloud import TestCloud
+    from tests.functional.novacloud import Host, NovaCloud
 
-pytest_plugins = ("tests.functional.cloud",)
+pytest_plugins = ("tests.functional.cloud", "tests.functional.novacloud")
 pytestmark = [pytest.mark.accept, pytest.mark.must_show("nova", 3)]
 
 STOCK, OURS = "stock", "splitimage"
+#: As Nova's log has them.
+CLASSES = {STOCK: "libvirt.LibvirtDriver", OURS: "splitimage.SplitImageDriver"}
 #: Each test makes users of its own, and tells nobody their passwords.
 QUICK = {"keystone.conf": {"identity": {"password_hash_rounds": "4"},
                            "cache": {"backend": "dogpile.cache.memory"}}}
@@ -41,29 +43,45 @@ def tempest() -> runs.Tempest:
 
 
 @pytest.fixture(scope="module")
-def ready(cloud: TestCloud, tempest: runs.Tempest,
-          tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestCloud]:
-    """A cloud with two hosts that the tests know."""
-    with cloud.configured(QUICK, hosts=2, compute_driver=STOCK):
+def ready(two_hosts: NovaCloud, tempest: runs.Tempest,
+          tmp_path_factory: pytest.TempPathFactory) -> Iterator[NovaCloud]:
+    """A cloud that the tests know."""
+    with two_hosts.configured(QUICK, compute_driver=STOCK):
         place = tmp_path_factory.mktemp("disks")
-        tempest.configure(cloud, bootrecord.build(place / "record.raw"), tinyguest.build(place))
-        yield cloud
+        tempest.configure(two_hosts, bootrecord.build(place / "record.raw"),
+                          tinyguest.build(place))
+        yield two_hosts
 
 
 def test_what_passes_with_the_stock_driver_passes_with_ours(
-        ready: TestCloud, tempest: runs.Tempest, record_property: Note) -> None:
+        ready: NovaCloud, tempest: runs.Tempest, record_property: Note) -> None:
     groups = tempest.chosen()
     passed = {}
     for driver, key in ((STOCK, ""), (OURS, f"-{runs.driver_key()}")):
         results = runs.Results(tempest.directory / f"{driver}-{runs.tests_key()}{key}.json")
         with ready.configured(compute_driver=driver), runs.swept(ready):
+            assert {loaded(host) for host in ready.hosts} == {CLASSES[driver]}
+            before = [stored(host) for host in ready.hosts]
             run(tempest, groups, results)
+            assert [stored(host) for host in ready.hosts] == before, "nobody asked for a part"
         passed[driver] = told(driver, groups, results, record_property)
     record_property("tests that passed with both", len(passed[STOCK] & passed[OURS]))
     missing = [area for area, words in AREAS.items()
                if not any(re.search(words, name) for name in passed[STOCK])]
     assert missing == [], "nothing is said of these"
     assert passed[STOCK] - passed[OURS] == set()
+
+
+def loaded(host: Host) -> str:
+    """The driver that its nova-compute has loaded last."""
+    text = host.log.read_text(errors="replace")
+    found: list[str] = re.findall(r"Loading compute driver '(.*)'", text)
+    return found[-1]
+
+
+def stored(host: Host) -> list[str]:
+    return sorted(str(path.relative_to(host.store)) for name in ("manifests", "objects", "tmp")
+                  for path in (host.store / name).rglob("*") if path.is_file())
 
 
 def run(tempest: runs.Tempest, groups: list[list[str]], results: runs.Results) -> None:
