@@ -28,6 +28,8 @@ _SIZE = 48 << 20
 _FIRST = 2048
 _SECTORS = 75000
 _ROOT, _ROOT_SECTORS = 81920, 20 * 2048
+#: Of the root file system on the disk, in bytes.
+ROOT_OFFSET = _ROOT * 512
 _MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "button", "evdev")
 _INIT = f"""#!/bin/busybox sh
 export PATH=/bin
