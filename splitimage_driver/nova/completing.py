@@ -30,9 +30,11 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     disk_bytes: int
 
 
-def complete(application: Application, start: Start, seed: Callable[[str, Path], None]) -> str:
+def complete(application: Application, start: Start, *, check: Callable[[], None],
+             seed: Callable[[str, Path], None]) -> str:
     """Find, or assemble and publish, the image for a server; returns its id.
 
+    :param check: called before anything is put together for it
     :param seed: takes the id of an image that was assembled here, and its disk
     :raises SplitImageError:
     """
@@ -47,6 +49,7 @@ def complete(application: Application, start: Start, seed: Callable[[str, Path],
         parts = application.store.default_parts(composite)
     if not parts and not wanted.filesets:
         return composite
+    check()
     _check_size(application, composite, start.disk_bytes)
     request = Request(composite=composite, parts=parts, filesets=wanted.filesets)
     with application.images.assembled(request, fetch=False) as (plan, done):

@@ -42,7 +42,8 @@ COMPOSED = "composed_image_ref"
 #: What another host may not suffer from.
 _OF_THIS_HOST = (exceptions.StoreFull, exceptions.StoreCorrupt, exceptions.StoreVersion,
                  exceptions.LockTimeout, exceptions.ToolMissing, exceptions.KernelUnreadable,
-                 exceptions.ApplianceFailed, exceptions.PluginLoadFailed)
+                 exceptions.ApplianceFailed, exceptions.PluginLoadFailed,
+                 exceptions.CloudUnreachable)
 #: Of ``[libvirt] inject_partition``: the partition is found, nothing is injected.
 _FIND, _NONE = -1, -2
 
@@ -110,26 +111,30 @@ class SplitImageDriver(libvirt.LibvirtDriver):
             return
         try:
             wanted = request.wanted(instance.metadata, instance.flavor.extra_specs)
-            self._check(context, instance, wanted)
             if instance.image_ref:
                 start = completing.Start(image=instance.image_ref, role=role, wanted=wanted,
                                          disk_bytes=instance.flavor.root_gb << 30)
-                image = utils.tpool_wrap(self)._completed(context, start)
+                image = utils.tpool_wrap(self)._completed(context, instance, start)
                 self._take(instance, image)
+            elif not wanted.says_nothing:
+                raise exceptions.InvalidInput(
+                    what="the server", reason="it boots from a volume, and parts are put "
+                    "together for servers that boot from an image only")
         except exceptions.SplitImageError as error:
             LOG.warning("cannot make the image: %s", error, instance=instance)
             self._refuse(instance, error, again=again)
         self._forget(metadata)
         instance.save()
 
-    def _check(self, context: Any, instance: Any, wanted: request.Wanted) -> None:
-        """:raises InvalidInput:"""
-        if wanted.says_nothing:
-            return
-        if not instance.image_ref:
-            raise exceptions.InvalidInput(
-                what="the server", reason="it boots from a volume, and parts are put together "
-                "for servers that boot from an image only")
+    def _completed(self, context: Any, instance: Any, start: completing.Start) -> str:
+        with self._sessions.of(context) as application:
+            return completing.complete(
+                application, start, check=lambda: self._check(context, instance),
+                seed=lambda image, disk: self._seed(image, disk, application.store))
+
+    @staticmethod
+    def _check(context: Any, instance: Any) -> None:
+        """:raises InvalidInput: nothing can be put together for it"""
         if context.project_id != instance.project_id:
             raise exceptions.InvalidInput(
                 what="the server", reason="it is another project's, and only that one can have "
@@ -138,12 +143,6 @@ class SplitImageDriver(libvirt.LibvirtDriver):
             raise exceptions.InvalidInput(
                 what="the server", reason="its image is to have a signature, and one that is "
                 "put together here has none")
-
-    def _completed(self, context: Any, start: completing.Start) -> str:
-        with self._sessions.of(context) as application:
-            def seed(image: str, disk: Path) -> None:
-                self._seed(image, disk, application.store)
-            return completing.complete(application, start, seed)
 
     def _seed(self, image: str, disk: Path, store: Any) -> None:
         """So that Nova has no need to fetch what was made here."""

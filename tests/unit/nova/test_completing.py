@@ -26,8 +26,9 @@ class Lamp:
     :ivar asked: requests to assemble
     """
 
-    def __init__(self, *, default: tuple[str, ...] = (), exact: bool = False) -> None:
-        self.default, self.exact = default, exact
+    def __init__(self, *, default: tuple[str, ...] = (), exact: bool = False,
+                 forbidden: bool = False) -> None:
+        self.default, self.exact, self.forbidden = default, exact, forbidden
         self.asked: list[Request] = []
         self.seeded: list[tuple[str, Path]] = []
 
@@ -64,7 +65,11 @@ class Lamp:
         return completing.complete(
             application, Start(image=image, role=role, wanted=Wanted(parts, filesets),
                                disk_bytes=disk),
-            lambda image, disk: self.seeded.append((image, disk)))
+            check=self.check, seed=lambda image, disk: self.seeded.append((image, disk)))
+
+    def check(self) -> None:
+        if self.forbidden:
+            raise exceptions.InvalidInput(what="the server", reason="it is another project's")
 
 
 def test_what_was_assembled_here_is_kept_for_nova() -> None:
@@ -109,6 +114,15 @@ def test_another_projects_completed_image_is_no_way_to_its_composite() -> None:
     lamp = Lamp()
     with pytest.raises(exceptions.NotFound):
         lamp.complete(("php",), image="0c" * 16, role="completed")
+
+
+def test_nothing_is_put_together_for_whom_it_may_not_be() -> None:
+    lamp = Lamp(default=("apache",), forbidden=True)
+    for parts in None, ("php",):
+        with pytest.raises(exceptions.InvalidInput, match="another project's"):
+            lamp.complete(parts)
+    assert lamp.asked == []
+    assert lamp.complete(()) == LAMP, "which is no work"
 
 
 def test_a_flavor_whose_disk_is_too_small_is_refused_before_any_work() -> None:
