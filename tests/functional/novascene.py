@@ -55,6 +55,12 @@ class Mini:
         self._made.append(server)
         return server
 
+    def adopt(self, server: str) -> Any:
+        """One that was made in another way. :param server: id"""
+        compute: Any = self.cloud.alpha.compute
+        self._made.append(compute.get_server(server))
+        return self._made[-1]
+
     def boot(self, *parts: str, **more: Any) -> Any:
         """One that is ACTIVE."""
         return self.cloud.wait(self.create(*parts, **more),
