@@ -76,11 +76,9 @@ class Cloud:
     def service(self, name: str) -> Service:
         return next(service for service in self.services() if service.name == name)
 
-    def is_up(self) -> bool:
-        """All that the settings ask for runs and answers."""
-        return (self.site.packages.is_there
-                and all(service.is_current() for service in self.services())
-                and all(service.is_ready() for service in self.services()))
+    def runs(self) -> bool:
+        """Something of it does."""
+        return any(service.daemon.pid is not None for service in self.services())
 
     def up(self, settings: Settings | None = None) -> list[str]:
         """Start what does not run, and again what is not to run as it does.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.cloud import nova
-from tests.cloud.machines import STATE, Machine, OnMachine
+from tests.cloud.machines import ENTERED, STATE, Machine, OnMachine
 from tests.cloud.state import SPLITIMAGE
 
 #: Of the setting to Nova's option.
@@ -23,7 +23,7 @@ while :; do
 done
 pid=$("{directory}/host-pid" "$1")
 shift
-exec nsenter --mount --uts --target "$pid" sh -c "$*"
+exec nsenter {entered} --target "$pid" sh -c "$*"
 """
 _SCP = """\
 #!/bin/sh
@@ -107,7 +107,7 @@ class Compute(OnMachine):
                 "store": {"path": self.machine.store}},
                 over=("splitimage.conf", "splitimage-compute.conf",
                       f"splitimage-compute-{number}.conf")),
-            "ssh": _SSH.format(directory=self.directory),
+            "ssh": _SSH.format(directory=self.directory, entered=" ".join(ENTERED)),
             "scp": _SCP.format(directory=self.directory),
             "host-pid": _PID.format(cases="\n".join(
                 f'    {self.site.state.address(n)} | host-{n}) '

@@ -18,6 +18,8 @@ from tests.cloud.service import Service, Site, tool
 
 #: Where Nova keeps its state, for all hosts: each sees another directory there.
 STATE = "nova-state"
+#: What of a host nsenter enters; the root, because this may be a chroot.
+ENTERED = ("--mount", "--uts", "--root")
 #: In a host's directory, and where the host sees it.
 _PLACES = {"libvirt-etc": "/etc/libvirt", "libvirt-lib": "/var/lib/libvirt",
            "libvirt-cache": "/var/cache/libvirt", "libvirt-log": "/var/log/libvirt"}
@@ -84,6 +86,13 @@ host_uuid = "{uuid}"
 """
 
 
+def _is_mounted(place: str) -> bool:
+    """In a chroot the root may be any directory: its mount is out of reach, and
+    private already for whoever has entered as ``./run`` says."""
+    return any(line.split()[4] == place
+               for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
 class Machine(Service):
     """A host without what runs on it; it runs as long as its init does.
 
@@ -116,7 +125,7 @@ class Machine(Service):
 
     def within(self, *words: str | Path) -> list[str | Path]:
         """The command, on this host."""
-        return [tool("nsenter"), "--mount", "--uts", "--target", str(self.daemon.pid), *words]
+        return [tool("nsenter"), *ENTERED, "--target", str(self.daemon.pid), *words]
 
     def seen(self, path: str) -> Path:
         """What the host has there, seen from here; while it runs."""
@@ -161,7 +170,8 @@ class Machine(Service):
             "qemu.conf": _QEMU.format(address=self.address)}
 
     def words(self) -> list[str | Path]:
-        return [tool("unshare"), "--mount", "--uts", "--propagation", "private", tool("sh"),
+        return [tool("unshare"), "--mount", "--uts", "--propagation",
+                "private" if _is_mounted("/") else "unchanged", tool("sh"),
                 self.directory / "setup.sh"]
 
     def prepare(self) -> None:

@@ -52,7 +52,7 @@ def common(site: Site) -> dict[str, dict[str, object]]:
         "placement": {**client, **internal}, "neutron": {**client, **internal},
         "glance": internal,
         "conductor": {"workers": 1},
-        "scheduler": {"workers": 1, "discover_hosts_in_cells_interval": 2},
+        "scheduler": {"workers": 1, "discover_hosts_in_cells_interval": 5},
         "filter_scheduler": {"weight_classes": ",".join(weighers)},
         "oslo_concurrency": {"lock_path": site.directory / "locks"},
         "oslo_policy": {"enforce_scope": "false"},

@@ -131,7 +131,8 @@ def cloud() -> Iterator[TestCloud]:
     :mod:`tests.functional.novacloud`."""
     control = Cloud()
     former = control.settings
-    was_up = control.is_up()
+    # Also one that the sources have left behind, which is started again.
+    was_up = control.runs()
     try:
         control.up(former if was_up else msgspec.structs.replace(former, hosts=0))
         yield TestCloud(control)
