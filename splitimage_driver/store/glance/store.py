@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import functools
 import time
@@ -32,6 +31,7 @@ from splitimage_driver.store.glance.meeting import Announcement
 from splitimage_driver.store.glance.places import Places
 from splitimage_driver.store.glance.publish import Publisher
 from splitimage_driver.store.glance.reader import UNREADABLE, Known, Reader
+from splitimage_driver.store.glance.rising import Rising
 from splitimage_driver.store.glance.users import Users
 from splitimage_driver.store.host import HostStore, Options
 from splitimage_driver.store.records import Finding
@@ -78,11 +78,7 @@ class GlanceStore(HostStore):
         self.completed = CompletedImages(self.images_api, self.reader, self.publisher,
                                          self.places, ask=own.filter,
                                          users=Users(self.images_api, self._users, servers))
-        self._pool = concurrent.futures.ThreadPoolExecutor(own.parallel)
-        #: Parts on their way up, by id; and images of those that this session
-        #: brought for a composite that is not there yet.
-        self._rising: dict[str, concurrent.futures.Future[Description]] = {}
-        self._brought: dict[str, Description] = {}
+        self.rising = Rising(self.publisher, self.places, self.cache, parallel=own.parallel)
         #: Of completed images that are being made here, by the id that they have
         #: until their own is told.
         self._announcements: dict[str, Announcement] = {}
@@ -109,22 +105,9 @@ class GlanceStore(HostStore):
         # for a command to end that he has interrupted.
         self.images_api.stopping.set()
         try:
-            self._drop_brought()
+            self.rising.close()
         finally:
-            self._pool.shutdown(cancel_futures=True)
             super().close()
-
-    def _drop_brought(self) -> None:
-        """Parts whose composite did not come about."""
-        begun = [future for future in self._rising.values() if not future.cancel()]
-        for future in begun:
-            if future.exception() is None:
-                image = future.result()
-                self._brought[image["id"]] = image
-        self._rising.clear()
-        self.publisher.discard(*(name for image in self._brought.values()
-                                 for name in (image["id"], properties.manifest(image))))
-        self._brought.clear()
 
     # -- objects ------------------------------------------------------------------------
 
@@ -190,10 +173,9 @@ class GlanceStore(HostStore):
             return self._met_again(self.part(part.id, owner=part.owner))
         self._contents.put(manifest.encode(), part.id)
         self._put.add(part.id)
-        self._rising[part.id] = self._pool.submit(self._raise, part, manifest.encode())
-        self.places.learn_part(part, "")
+        self.rising.start(part, manifest.encode(), super().path(part.blob) if part.blob else None)
         if not pending:
-            self._brought.pop(self._arrived(part), None)
+            self.rising.settle(self.rising.arrived(part))
         return part
 
     def _met_again(self, part: Part) -> Part:
@@ -207,32 +189,6 @@ class GlanceStore(HostStore):
             else:
                 holdings.touch(self.images_api, image)
         return part
-
-    def _raise(self, part: Part, manifest: bytes) -> Description:
-        blob = super().path(part.blob) if part.blob else None
-        image = self.publisher.part(part, manifest, blob)
-        if part.blob:
-            # In this order: the lease on the file ends with the second.
-            self.places.learn_part(part, image["id"])
-            self.cache.keep(image["id"], part.blob)
-        return image
-
-    def _arrived(self, part: Part) -> str:
-        """Id of the image of a part, once that is complete."""
-        future = self._rising.get(part.id)
-        if future is not None:
-            try:
-                image = future.result()
-            except Exception:
-                del self._rising[part.id]
-                self.places.forget_part(part)
-                raise
-            del self._rising[part.id]
-            self._brought[image["id"]] = image
-            self.places.learn_part(part, image["id"])
-        place = self.places.part(part.id, part.owner)
-        assert place is not None  # noqa: S101 (it was stored, or found)
-        return place.image
 
     def part(self, name_or_id: str, *, owner: str | None = None) -> Part:
         place = self.places.part(name_or_id, owner)
@@ -309,7 +265,7 @@ class GlanceStore(HostStore):
                                              super().path(composite.base.disk))
             self.cache.keep(image["id"], composite.base.disk)
             saved = self.places.learn_composite(self.reader.composite(image["id"]))
-        self._settle(links)
+        self.rising.settle_links(links)
         if composite.public or (known and known.image["visibility"] != "private"):
             self._publish_access(saved, public=composite.public,
                                  last=known.image if known else None)
@@ -351,21 +307,16 @@ class GlanceStore(HostStore):
         links, parts = self._links(composite)
         found = self.publisher.describe(composite, self._tree(composite.base.manifest), links,
                                         parts)
-        self._settle(links)
+        self.rising.settle_links(links)
         return found
-
-    def _settle(self, links: Links) -> None:
-        """These parts do not go again with this session."""
-        for link in (*links.parts.values(), links.restore):
-            self._brought.pop(link.image, None)
 
     def _links(self, composite: Composite) -> tuple[Links, tuple[Part, ...]]:
         """Where all its parts are, once they are complete; and their records."""
         parts = {name: self.part(ref.id, owner=composite.owner)
                  for name, ref in composite.parts.items()}
         restore = self.part(composite.restore, owner=composite.owner)
-        found = {name: Link(self._arrived(part), part.id) for name, part in parts.items()}
-        links = Links(found, Link(self._arrived(restore), restore.id))
+        found = {name: Link(self.rising.arrived(part), part.id) for name, part in parts.items()}
+        links = Links(found, Link(self.rising.arrived(restore), restore.id))
         # A collector may have taken what was there before, or was long on its way.
         wanted = {link.image for link in (*links.parts.values(), links.restore)}
         gone = wanted - holdings.named(self.images_api, wanted, self.project).keys()

@@ -27,7 +27,7 @@ HOST = "mine"
 
 def kill(store: GlanceStore) -> None:
     """The kernel frees the lock of its session; nothing else happens."""
-    store._pool.shutdown()
+    store.rising._pool.shutdown()
     os.close(store._session._descriptor)
     store._session._descriptor = -1
 

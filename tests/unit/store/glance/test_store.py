@@ -125,7 +125,7 @@ def test_a_file_set_is_there_at_once_and_stays(gold: Gold, store: GlanceStore,
 def test_a_file_set_leaves_the_parts_of_a_capture_to_their_composite(
         gold: Gold, store: GlanceStore, glance: FakeGlance) -> None:
     apache = gold.part("apache")
-    store._arrived(apache)
+    store.rising.arrived(apache)
     gold.part("page", kind=FILESET, pending=False)
     store.close()
     assert names(glance, "part") == {"page"}
@@ -207,7 +207,7 @@ def test_a_part_can_be_read_while_it_goes_up_and_after(gold: Gold, store: Glance
     assert store.is_local(apache.blob)
     assert store.part_manifest(apache.id).digest == apache.id
     held.set()
-    store._rising[apache.id].result(10)
+    store.rising._rising[apache.id].result(10)
     # Nobody has asked for its image yet.
     assert store.path(apache.blob).read_bytes() == gold.blobs["apache"]
     with store.hold([apache.blob]):
@@ -249,7 +249,7 @@ def test_uploads_that_have_not_begun_are_not_awaited(gold: Gold, store: GlanceSt
         gold.part(f"p{number}")
     assert asked.wait(10)
     ended = threading.Semaphore(0)
-    for future in store._rising.values():
+    for future in store.rising._rising.values():
         future.add_done_callback(lambda future: ended.release())
     closing = threading.Thread(target=store.close)
     closing.start()
@@ -272,13 +272,13 @@ def test_closing_tells_no_error_of_what_is_dropped(gold: Gold, store: GlanceStor
     glance.before = before
     gold.part("apache")
     with pytest.raises(RuntimeError):
-        store._rising[next(iter(store._rising))].result(10)
+        store.rising._rising[next(iter(store.rising._rising))].result(10)
     store.close()
 
 
 def test_what_cannot_be_dropped_is_left_to_the_collector(gold: Gold, store: GlanceStore,
                                                          glance: FakeGlance) -> None:
-    store._arrived(gold.part("apache"))
+    store.rising.arrived(gold.part("apache"))
 
     def before(method: str, path: str) -> None:
         if method == "DELETE":
@@ -375,7 +375,7 @@ def test_a_composite_whose_part_is_not_there_is_not_saved(
     """As where a collector took it, a minute before the end of a long capture."""
     apache = gold.part("apache")
     composite = gold.composite("lamp", apache)
-    alpha.images.discard(store._arrived(apache))
+    alpha.images.discard(store.rising.arrived(apache))
     with pytest.raises(exceptions.NotFound, match="no part named"):
         store.save_composite(composite)
     assert by_role(glance, "composite") == []
@@ -592,7 +592,7 @@ def test_a_disk_that_came_as_a_part_is_looked_into_all_the_same(
     store.add_part(part, PartManifest(()))
     assert store.path(part.blob).read_bytes() == bytes_
     Records(glance.user("alpha"), disk=bytes_).composite("lamp")
-    store._arrived(part)
+    store.rising.arrived(part)
     other = stores(alpha.images)
     other.part("page")
     assert other.path(part.blob).read_bytes() == bytes_
