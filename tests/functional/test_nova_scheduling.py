@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,55 +19,47 @@ from tests.cloud.service import DATABASE, tool
 from tests.functional import smallgold
 
 if TYPE_CHECKING:
-    from tests.functional.cloud import TestCloud
+    from tests.functional.novacloud import NovaCloud
 
-pytest_plugins = ("tests.functional.cloud",)
+pytest_plugins = ("tests.functional.cloud", "tests.functional.novacloud")
 pytestmark = [pytest.mark.accept, pytest.mark.must_show("nova", 9)]
 
-HOSTS = ("host-1", "host-2")
+FIRST, SECOND = "host-1", "host-2"
 MULTIPLIER = "splitimage_weight_multiplier"
-#: Of both aggregates; openstacksdk asks for no newer one by itself.
-_CACHING = "2.81"
-_PATIENCE = 300.0
+#: The first microversion that fetches images to an aggregate.
+CACHING = "2.81"
+COMBINATIONS = ("web", "db", "db,web", "php,web", "db,php,web")
 
 Launch = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def two_hosts(cloud: TestCloud) -> Iterator[TestCloud]:
-    """That tell what they hold every few seconds."""
-    with cloud.configured({"nova.conf": {"DEFAULT": {"update_resources_interval": "5"}}}, hosts=2):
-        yield cloud
+def cloud_that_tells(two_hosts: NovaCloud) -> Iterator[NovaCloud]:
+    """Every few seconds."""
+    with two_hosts.configured({"nova-compute.conf": {
+            "DEFAULT": {"update_resources_interval": "5"}}}):
+        yield two_hosts
 
 
 @pytest.fixture(scope="module")
-def small(two_hosts: TestCloud, small_gold: smallgold.Gold,
+def small(cloud_that_tells: NovaCloud, small_gold: smallgold.Gold,
           tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Id of a composite of alpha's."""
-    command = two_hosts.splitimage("alpha", tmp_path_factory.mktemp("alpha") / "store")
+    command = cloud_that_tells.splitimage("alpha", tmp_path_factory.mktemp("alpha") / "store")
     done = command("capture", "scheduled", *small_gold.arguments)
     assert done.status == 0, done.err
-    yield command("composite", "show", "scheduled", "-f", "json").json["id"]
+    composite = command("composite", "show", "scheduled", "-f", "json").json["id"]
+    yield composite
     for image in command("image", "list", "-f", "json").json:
-        command("image", "delete", image["id"])
+        if image["name"].startswith("scheduled+") or image.get("composite") == composite:
+            command("image", "delete", image["id"])
     command("composite", "delete", "scheduled")
 
 
-@pytest.fixture(scope="module")
-def multiplier(two_hosts: TestCloud) -> Iterator[Callable[[float], None]]:
-    """Sets it for both hosts."""
-    with aggregate(two_hosts, "all", *HOSTS) as every:
-        def set_to(value: float) -> None:
-            metadata: dict[str, Any] = {MULTIPLIER: str(value)}
-            two_hosts.admin.compute.set_aggregate_metadata(every, **metadata)
-
-        yield set_to
-
-
 @contextlib.contextmanager
-def aggregate(cloud: TestCloud, name: str, *hosts: str) -> Iterator[Any]:
+def aggregate(cloud: NovaCloud, *hosts: str) -> Iterator[Any]:
     compute = cloud.admin.compute
-    made = compute.create_aggregate(name=f"{name}-{time.time():.0f}")
+    made = compute.create_aggregate(name=f"scheduled-{time.time():.0f}")
     for host in hosts:
         compute.add_host_to_aggregate(made, host)
     try:
@@ -77,31 +70,36 @@ def aggregate(cloud: TestCloud, name: str, *hosts: str) -> Iterator[Any]:
         compute.delete_aggregate(made)
 
 
-@pytest.fixture
-def launch(two_hosts: TestCloud, small: str) -> Iterator[Launch]:
-    """Servers of the composite one after the other; where they landed."""
-    compute: Any = two_hosts.alpha.compute
-    flavor, made = compute.find_flavor("tiny"), list[Any]()
+@pytest.fixture(scope="module")
+def multiplier(cloud_that_tells: NovaCloud) -> Iterator[Callable[[float], None]]:
+    """Sets it for both hosts."""
+    with aggregate(cloud_that_tells, FIRST, SECOND) as every:
+        def set_to(value: float) -> None:
+            metadata: dict[str, Any] = {MULTIPLIER: str(value)}
+            cloud_that_tells.admin.compute.set_aggregate_metadata(every, **metadata)
 
-    def launched(*combinations: str) -> list[str]:
-        hosts = []
+        yield set_to
+
+
+@pytest.fixture
+def launch(cloud_that_tells: NovaCloud, small: str) -> Iterator[Launch]:
+    """Servers of the composite, one after the other unless told; where they
+    landed."""
+    cloud, made = cloud_that_tells, list[Any]()
+
+    def launched(*combinations: str, together: bool = False) -> list[str]:
+        begun = len(made)
         for parts in combinations:
-            server = compute.create_server(
-                name=f"scheduled-{len(made)}", image_id=small, flavor_id=flavor.id,
-                networks="none", metadata={"splitimage:parts": parts})
-            made.append(server)
-            compute.wait_for_server(server, wait=_PATIENCE, interval=0.5)
-            hosts.append(two_hosts.admin.compute.get_server(server).compute_host)
-        return hosts
+            made.append(cloud.create(small, metadata={"splitimage:parts": parts}))
+            if not together:
+                cloud.wait(made[-1])
+        return [cloud.where(cloud.wait(server)) for server in made[begun:]]
 
     yield launched
-    for server in made:
-        compute.delete_server(server)
-    for server in made:
-        compute.wait_for_delete(server, interval=0.5, wait=_PATIENCE)
+    cloud.delete(*made)
 
 
-def told(cloud: TestCloud) -> dict[str, Holdings]:
+def told(cloud: NovaCloud) -> dict[str, Holdings]:
     """What hosts tell, by host."""
     site = cloud.control.site
     text = subprocess.run(
@@ -115,54 +113,78 @@ def told(cloud: TestCloud) -> dict[str, Holdings]:
             for host, text in (line.split("\t") for line in text.splitlines())}
 
 
-def until(found: Callable[[], Any], what: str) -> None:
-    end = time.monotonic() + _PATIENCE
-    while not found():
-        assert time.monotonic() < end, what
-        time.sleep(1)
+def images(cloud: NovaCloud, composite: str, *hosts: str) -> dict[str, str]:
+    """Completed images that hosts tell of: whose they are."""
+    return {one.mark: one.project for host in hosts for one in told(cloud)[host].images
+            if one.composite == mark(composite)}
 
 
-def precached(cloud: TestCloud, composite: str, host: str) -> bool:
+def is_whole(cloud: NovaCloud, composite: str, host: str) -> bool:
     """Whether a host tells that it has all of a composite."""
     return any(one.mark == mark(composite) and one.here and all(part.here for part in one.parts)
                for one in told(cloud)[host].composites)
 
 
+def cache(cloud: NovaCloud, composite: str, host: str) -> None:
+    with aggregate(cloud, host) as chosen:
+        answer: Any = cloud.admin.compute.post(
+            f"/os-aggregates/{chosen.id}/images", json={"cache": [{"id": composite}]},
+            microversion=CACHING)
+        assert answer.status_code == 202, answer.text
+
+
+def log(cloud: NovaCloud, service: str) -> str:
+    return Path(cloud.service(service).daemon.log).read_text(errors="replace")
+
+
 def test_servers_land_where_their_parts_are(
-        two_hosts: TestCloud, small: str, multiplier: Callable[[float], None],
+        cloud_that_tells: NovaCloud, small: str, multiplier: Callable[[float], None],
         launch: Launch, record_property: Callable[[str, object], None]) -> None:
-    with aggregate(two_hosts, "second", HOSTS[1]) as second:
-        two_hosts.admin.compute.post(
-            f"/os-aggregates/{second.id}/images", json={"cache": [{"id": small}]},
-            microversion=_CACHING).raise_for_status()
-        until(lambda: precached(two_hosts, small, HOSTS[1]), "it was not fetched, or not told")
-    assert not precached(two_hosts, small, HOSTS[0])
+    cloud = cloud_that_tells
+    cache(cloud, small, SECOND)
+    assert cloud.until(lambda: is_whole(cloud, small, SECOND)), "not fetched, or not told"
+    assert not is_whole(cloud, small, FIRST)
 
     multiplier(10)
     hosts = launch("web", "db,web", "web", "db", "db,web")
     record_property("landed_with_multiplier_10", dict(collections.Counter(hosts)))
-    assert set(hosts) == {HOSTS[1]}
-    until(lambda: len(told(two_hosts)[HOSTS[1]].images) == 3, "completed images are not told")
-    assert {one.project for one in told(two_hosts)[HOSTS[1]].images} == {
-        mark(str(two_hosts.alpha.current_project_id))}
-    assert told(two_hosts)[HOSTS[0]].images == ()
+    assert set(hosts) == {SECOND}
+    assert cloud.until(lambda: len(images(cloud, small, SECOND)) == 3), "not told"
+    assert set(images(cloud, small, SECOND).values()) == {
+        mark(str(cloud.alpha.current_project_id))}
+    assert images(cloud, small, FIRST) == {}
 
 
 def test_with_a_multiplier_of_0_they_are_spread_as_ever(
-        two_hosts: TestCloud, multiplier: Callable[[float], None], launch: Launch,
+        multiplier: Callable[[float], None], launch: Launch,
         record_property: Callable[[str, object], None]) -> None:
     multiplier(0)
     hosts = collections.Counter(launch("web", "web", "web", "db"))
     record_property("landed_with_multiplier_0", dict(hosts))
-    assert hosts == {HOSTS[0]: 2, HOSTS[1]: 2}
+    assert hosts == {FIRST: 2, SECOND: 2}
 
 
-def test_what_is_here_already_is_not_fetched_again(two_hosts: TestCloud, small: str) -> None:
-    with aggregate(two_hosts, "second", HOSTS[1]) as second:
-        log = Path(two_hosts.service("nova-conductor").daemon.log)
-        before = len(log.read_text(errors="replace"))
-        two_hosts.admin.compute.post(
-            f"/os-aggregates/{second.id}/images", json={"cache": [{"id": small}]},
-            microversion=_CACHING).raise_for_status()
-        until(lambda: "0 cached, 1 existing" in log.read_text(errors="replace")[before:],
-              "the conductor does not say so")
+def test_servers_of_a_batch_land_where_their_images_are(
+        cloud_that_tells: NovaCloud, small: str, multiplier: Callable[[float], None],
+        launch: Launch, record_property: Callable[[str, object], None]) -> None:
+    cloud = cloud_that_tells
+    multiplier(0)
+    launch(*COMBINATIONS, together=True)
+    assert cloud.until(lambda: len(images(cloud, small, FIRST, SECOND)) == len(COMBINATIONS))
+    for value in (10, 0):
+        multiplier(value)
+        before, began = len(log(cloud, "glance")), time.monotonic()
+        hosts = collections.Counter(launch(*COMBINATIONS * 2, together=True))
+        fetched = len(re.findall(r"GET /v2/images/[^/ ]+/file", log(cloud, "glance")[before:]))
+        record_property(f"batch_with_multiplier_{value}", {
+            **hosts, "fetched": fetched, "seconds": round(time.monotonic() - began, 1)})
+        if value:
+            assert fetched == 0
+
+
+def test_what_is_here_already_is_not_fetched_again(
+        cloud_that_tells: NovaCloud, small: str) -> None:
+    before = len(log(cloud_that_tells, "nova-conductor"))
+    cache(cloud_that_tells, small, SECOND)
+    assert cloud_that_tells.until(
+        lambda: "0 cached, 1 existing" in log(cloud_that_tells, "nova-conductor")[before:])
