@@ -146,10 +146,9 @@ function launch {
     say "server $server is ACTIVE after $((SECONDS - began)) s"
 }
 
-# The image that a server is of.
+# The image that a server is of. It is shown as NAME (ID).
 function image_of {
-    client server show -f json -c image "$1" \
-        | grep -oE '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}' | head -n 1
+    client server show -f value -c image "$1" | sed -E 's/.*\(([^()]*)\)$/\1/'
 }
 
 trap clean_up EXIT

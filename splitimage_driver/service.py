@@ -172,7 +172,7 @@ class ImageService:
                         if plan.exact:
                             return plan, self._match(plan, held, fetch=fetch)
                         began = time.monotonic()
-                        with self._turn(plan, publish=publish, source=source):
+                        with self._turn(plan, draft.name, publish=publish, source=source):
                             waited = time.monotonic() - began
                             # So may an image that is nearer than the one planned with.
                             plan = self._current(plan, source)
@@ -195,11 +195,11 @@ class ImageService:
                 LOG.info("%s was deleted meanwhile: planning again",
                          plan.estimate.candidate.name)
 
-    def _turn(self, plan: Plan, *, publish: bool,
+    def _turn(self, plan: Plan, title: str, *, publish: bool,
               source: str | None) -> contextlib.AbstractContextManager[None]:
         turn = Turn(self.plans, plan, publish=publish,
                     fixed=source is not None and plan.estimate.candidate.id == source)
-        return self.store.turn(_title(plan), turn.need, turn.way)
+        return self.store.turn(title, turn.need, turn.way)
 
     def _current(self, plan: Plan, source: str | None) -> Plan:
         return plan if self.plans.current(plan) else self.plan(plan.request, source=source)
@@ -261,7 +261,8 @@ class ImageService:
         now = time.time()
         filesets = tuple(self.plans.fileset(name).id for name in plan.request.filesets)
         return Image(
-            id=str(uuid.uuid4()), name=_title(plan), composite=composite.id, parts=plan.parts,
+            id=str(uuid.uuid4()), name=_title(plan, composite.name), composite=composite.id,
+            parts=plan.parts,
             filesets=filesets, recipe=plan.recipe, disk="", disk_size=0,
             virtual_size=plan.estimate.candidate.virtual_size,
             manifest=plan.target.manifest.digest, mounts=plan.estimate.candidate.mounts,
@@ -306,12 +307,15 @@ class ImageService:
         booted = msgspec.structs.replace(plan, target=msgspec.structs.replace(
             plan.target, manifest=tree))
         digest = self.store.adopt(snapshot)
-        image = self._publish(booted, digest, booted=True, name=_title(plan) + "+booted",
-                              recipe=wanted)
+        image = self._publish(booted, digest, booted=True, recipe=wanted,
+                              name=self._draft(plan).name + "+booted")
         return image, unknown
 
 
-def _title(plan: Plan) -> str:
-    """COMPOSITE+PARTS, as the user asked."""
-    return "+".join((plan.request.composite, *sorted(plan.request.parts),
+def _title(plan: Plan, composite: str = "") -> str:
+    """COMPOSITE+PARTS, as the user asked.
+
+    :param composite: its name, where that is known; a request may have its id
+    """
+    return "+".join((composite or plan.request.composite, *sorted(plan.request.parts),
                      *sorted(f[:12] for f in plan.request.filesets)))

@@ -169,6 +169,15 @@ def request(*parts: str, **fields: Any) -> Request:
 # -- the way of a launch ------------------------------------------------------------------
 
 
+def test_an_image_has_the_name_of_its_composite_even_if_that_is_asked_for_by_id(
+        world: World) -> None:
+    service = world.service()
+    found = service.store.composite("lamp").id
+    assert found != "lamp"
+    image = service.assemble(request("php", composite=found))[1].image
+    assert image is not None and image.name == "lamp+php"
+
+
 def test_from_the_base_then_exact(world: World) -> None:
     service = world.service()
     plan, first = service.assemble(request("php", "apache"))
