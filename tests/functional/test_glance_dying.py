@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from splitimage_driver import exceptions
+from splitimage_driver.model import properties
 from splitimage_driver.store.glance import api
 from tests.cloud import glance
 from tests.cloud.database import Database
@@ -28,6 +29,7 @@ from tests.cloud.service import DATABASE
 from tests.functional.dying import until
 from tests.functional.glancework import PARTS
 from tests.functional.proxy import PATIENCE
+from tests.imagerecords import Records
 
 if TYPE_CHECKING:
     from tests.functional.cloud import TestCloud
@@ -209,6 +211,30 @@ def test_glance_is_killed_in_a_deletion(scene: Scene, cloud: TestCloud, work: st
     assert name not in scene.visible()
     assert name not in [*scene.names()[0], *scene.names()[2]]
     assert scene.emptied() == set()
+
+
+@pytest.mark.accept
+def test_glance_is_killed_while_an_import_stores_its_parts(scene: Scene, cloud: TestCloud) -> None:
+    """What it was about to store goes with the image that it was for: by requests
+    that the filter makes itself."""
+    gold = scene.alpha.create("gold", {properties.SPLIT: "web=webd"}, hidden=False)["id"]
+    part = Records(scene.alpha).part("web", holder=gold, data=None)["id"]
+    held = scene.proxy.holds("PUT", DATA, after=MIDDLE)
+    with futures.ThreadPoolExecutor(1) as pool:
+        upload = pool.submit(
+            cloud.alpha.session.put, f"{scene.proxy.url}/v2/images/{part}/file",
+            data=bytes(PART), headers={"Content-Type": "application/octet-stream"},
+            raise_exc=False)
+        scene.writes(held)
+        cloud.kill("glance")
+        held.release(cut=True)
+        assert upload.exception(PATIENCE) is not None
+    cloud.up()
+    assert ("fast", part) in scene.files()
+    done = cloud.openstack("alpha", "image", "delete", gold)
+    assert done.status == 0, done.err
+    assert not scene.new()
+    assert scene.files() == scene.files_before
 
 
 @pytest.mark.accept
