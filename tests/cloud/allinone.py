@@ -139,12 +139,15 @@ class Cloud:
             service.set_prepared()
         if started:
             self.say(f"starting {', '.join(service.name for service in started)}")
-        for service in started:
-            service.start()
-        for service in services:
-            if started:
-                service.wait()
-            service.settle()
+        for first in (True, False):
+            group = [service for service in services if service.first == first]
+            for service in group:
+                if service in started:
+                    service.start()
+            for service in group:
+                if started:
+                    service.wait()
+                service.settle()
         return [service.name for service in started]
 
     def _works(self, service: Service) -> bool:

@@ -52,6 +52,8 @@ def recent_token(site: Site) -> str | None:
 
 class Keystone(WsgiService):
     module = "keystone.wsgi.api"
+    # Nova's clients read the catalogue once: what they ask must be in it.
+    first = True
 
     def __init__(self, site: Site) -> None:
         super().__init__(site, NAME)

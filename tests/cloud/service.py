@@ -94,10 +94,12 @@ class Service(abc.ABC):
 
     :ivar loads_driver: it runs code of this project
     :ivar stage: it starts when those of lower stages are ready
+    :ivar first: the others of its stage are prepared with it, and start after it
     :ivar kind: what it is in Keystone's catalogue; "": not there
     """
 
     stage = 2
+    first = False
     loads_driver = False
     kind = ""
     #: Given to it on a host that does much else.
