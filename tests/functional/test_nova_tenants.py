@@ -55,7 +55,7 @@ def test_file_sets_stay_with_their_project(public: Mini, tmp_path: Path) -> None
     (tmp_path / "srv/www").mkdir(parents=True)
     (tmp_path / "srv/www/ours").write_text("alpha's own\n")
     name = f"own-{public.name}"
-    part = public.command("part", "create", name, tmp_path, "-f", "json")
+    part = public.command("part", "create", name, "--from", tmp_path, "-f", "json")
     assert part.status == 0, part.err
     first = public.boot("apache", filesets=name)
     assert public.tells(first, 1) == {"apache", "ours"}
