@@ -198,8 +198,11 @@ class Tempest:
 
     def run(self, names: Iterable[str], results: Results) -> None:
         """Add what becomes of them to the results."""
+        wanted = "".join(f"{name}\n" for name in names)
+        if not wanted:
+            return
         listed = self._work / "names"
-        listed.write_text("".join(f"{name}\n" for name in names))
+        listed.write_text(wanted)
         with (self._work / "errors").open("ab") as errors, results.path.open("ab") as output:
             tests = subprocess.Popen(
                 self._words("--subunit", "--load-list", listed, "--concurrency", str(_WORKERS)),
