@@ -18,6 +18,7 @@ from nova import exception, utils
 from nova.compute import vm_states
 from nova.image import glance
 from nova.virt.disk import api as disk_api
+from nova.virt.image import model as imgmodel
 from nova.virt.libvirt import driver as libvirt
 from nova.virt.libvirt import imagecache
 from nova.virt.libvirt import utils as libvirt_utils
@@ -268,9 +269,13 @@ class SplitImageDriver(libvirt.LibvirtDriver):
         """Into the server's own disk, never into an image: they are secrets as
         likely as not."""
         disk = self.image_backend.by_name(instance, "disk", disk_info_mapping=disk_mapping["disk"])
+        model = disk.get_model(self._conn)
+        if isinstance(model, imgmodel.LocalFileImage):
+            # Nova's model of a flat disk says raw, of whatever it is a copy.
+            model = imgmodel.LocalFileImage(disk.path, disk.driver_format)
         try:
-            utils.tpool_wrap(disk_api).inject_data(disk.get_model(self._conn), files=files,
-                                                   partition=_FIND, mandatory=("files",))
+            utils.tpool_wrap(disk_api).inject_data(model, files=files, partition=_FIND,
+                                                   mandatory=("files",))
         except Exception as error:
             LOG.exception("cannot write the files", instance=instance)
             raise exception.BuildAbortException(
