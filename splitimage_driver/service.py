@@ -136,7 +136,7 @@ class ImageService:
 
     @contextlib.contextmanager
     def assembled(self, request: Request, *, publish: bool = True, source: str | None = None,
-                  fetch: bool = True) -> Iterator[tuple[Plan, Assembled]]:
+                  fetch: bool = True, largest: int = 0) -> Iterator[tuple[Plan, Assembled]]:
         """Plan and carry out; the same request in two processes is assembled
         once. For the length of the block nothing takes the disk away, even
         where the image is pruned.
@@ -144,19 +144,28 @@ class ImageService:
         :param source: id of the image to make it from, if that is still there
         :param fetch: bring the disk of an exact match here; without, it is here
             only where it was before
+        :param largest: bytes that the disk may have, as the guest sees it, if it has
+            to be made; 0: any
+        :raises TooLarge: it would have more
         :raises Cancelled: taken out of the queue meanwhile
         :raises NoSpaceInImage: nothing was written then
         """
         with contextlib.ExitStack() as held:
-            yield self._assembled(request, held, publish=publish, source=source, fetch=fetch)
+            yield self._assembled(request, held, publish=publish, source=source, fetch=fetch,
+                                  largest=largest)
 
     def _assembled(self, request: Request, held: contextlib.ExitStack, *, publish: bool,
-                   source: str | None, fetch: bool) -> tuple[Plan, Assembled]:
+                   source: str | None, fetch: bool, largest: int) -> tuple[Plan, Assembled]:
         while True:
             plan = self.plan(request, source=source)
             try:
                 if plan.exact:
                     return plan, self._match(plan, held, fetch=fetch)
+                size = plan.estimate.candidate.virtual_size
+                if 0 < largest < size:
+                    raise exceptions.TooLarge(
+                        what=f"the disk of {_title(plan)}", size=size >> 20, limit=largest >> 20,
+                        unit="MiB", option="the disk of the flavor")
                 with self.store.lock(f"recipe {self.owner} {plan.recipe}"):
                     # Another process may have published it while this one waited.
                     plan = self._current(plan, source)

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 from oslo_log import log as logging
 
-from splitimage_driver import exceptions
 from splitimage_driver.application import Application
 from splitimage_driver.assembly import disks
 from splitimage_driver.model import properties
@@ -50,9 +49,9 @@ def complete(application: Application, start: Start, *, check: Callable[[], None
     if not parts and not wanted.filesets:
         return composite
     check()
-    _check_size(application, composite, start.disk_bytes)
     request = Request(composite=composite, parts=parts, filesets=wanted.filesets)
-    with application.images.assembled(request, fetch=False) as (plan, done):
+    with application.images.assembled(request, fetch=False,
+                                      largest=start.disk_bytes) as (plan, done):
         if done.image is None:
             return composite
         if plan.exact:
@@ -60,15 +59,6 @@ def complete(application: Application, start: Start, *, check: Callable[[], None
         else:
             seed(done.image.id, application.store.path(done.disk))
         return done.image.id
-
-
-def _check_size(application: Application, composite: str, disk_bytes: int) -> None:
-    """Nova would find out, too, but only after the assembly."""
-    size = application.store.composite(composite).base.virtual_size
-    if 0 < disk_bytes < size:
-        raise exceptions.InvalidInput(
-            what="the flavor", reason=f"its disk has {disk_bytes // 2**20} MiB, and the image "
-            f"needs {-(-size // 2**20)}")
 
 
 def seed(disk: Path, target: Path, *, scratch: Path, raw: bool) -> None:

@@ -287,6 +287,17 @@ def test_two_at_a_time_assemble_once(world: World) -> None:
     assert world.disks.opened == ["lamp"]
 
 
+def test_a_disk_that_would_be_too_large_is_not_made(world: World) -> None:
+    service = world.service()
+    with pytest.raises(exceptions.TooLarge, match=r"the disk of lamp\+mysql"), \
+            service.assembled(request("mysql"), largest=1):
+        pytest.fail("it was made")
+    assert world.disks.opened == []
+    service.assemble(request("mysql"))
+    with service.assembled(request("mysql"), largest=1) as (plan, _):
+        assert plan.exact, "what is there is for others to look at"
+
+
 def test_what_was_measured_is_kept(world: World) -> None:
     plan, done = world.service().assemble(request("mysql"))
     assert done.facts["injected_bytes"] == plan.estimate.inject_bytes == 90000

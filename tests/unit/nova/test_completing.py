@@ -20,7 +20,7 @@ GIB = 2**30
 
 
 class Lamp:
-    """A store with one composite of 2 GiB and an image that was completed from
+    """A store with one composite and an image that was completed from
     it, and the service that would assemble.
 
     :ivar asked: requests to assemble
@@ -38,10 +38,6 @@ class Lamp:
         assert composite == LAMP
         return self.default
 
-    def composite(self, name: str) -> Any:
-        assert name == LAMP
-        return types.SimpleNamespace(base=types.SimpleNamespace(virtual_size=2 * GIB))
-
     def image(self, name: str) -> Any:
         if name != MADE:
             raise exceptions.NotFound(kind="image", name=name, where="here")
@@ -53,18 +49,20 @@ class Lamp:
     # -- of the service -------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def assembled(self, request: Request, *, fetch: bool) -> Iterator[tuple[Any, Any]]:
+    def assembled(self, request: Request, *, fetch: bool,
+                  largest: int) -> Iterator[tuple[Any, Any]]:
         assert not fetch, "Nova fetches what it needs by itself"
+        assert largest == 4 * GIB
         self.asked.append(request)
         yield (types.SimpleNamespace(exact=self.exact),
                types.SimpleNamespace(image=types.SimpleNamespace(id=MADE), disk="d1"))
 
     def complete(self, parts: tuple[str, ...] | None, *filesets: str, image: str = LAMP,
-                 role: str = "composite", disk: int = 4 * GIB) -> str:
+                 role: str = "composite") -> str:
         application: Any = types.SimpleNamespace(store=self, images=self)
         return completing.complete(
             application, Start(image=image, role=role, wanted=Wanted(parts, filesets),
-                               disk_bytes=disk),
+                               disk_bytes=4 * GIB),
             check=self.check, seed=lambda image, disk: self.seeded.append((image, disk)))
 
     def check(self) -> None:
@@ -123,14 +121,6 @@ def test_nothing_is_put_together_for_whom_it_may_not_be() -> None:
             lamp.complete(parts)
     assert lamp.asked == []
     assert lamp.complete(()) == LAMP, "which is no work"
-
-
-def test_a_flavor_whose_disk_is_too_small_is_refused_before_any_work() -> None:
-    lamp = Lamp()
-    with pytest.raises(exceptions.InvalidInput, match="1024 MiB, and the image needs 2048"):
-        lamp.complete(("apache",), disk=GIB)
-    assert lamp.asked == []
-    assert lamp.complete(("apache",), disk=0) == MADE, "as large as the image"
 
 
 def test_a_disk_is_put_there_as_a_whole(tmp_path: Path) -> None:
