@@ -18,8 +18,9 @@ from tests.cloud.service import Service, Site, tool
 
 #: Where Nova keeps its state, for all hosts: each sees another directory there.
 STATE = "nova-state"
-#: What of a host nsenter enters; the root, because this may be a chroot.
-ENTERED = ("--mount", "--uts", "--root")
+#: What of a host nsenter enters; the root, because this may be a chroot, which the
+#: directory of whoever enters is not in.
+ENTERED = ("--mount", "--uts", "--root", "--wdns=/")
 #: In a host's directory, and where the host sees it.
 _PLACES = {"libvirt-etc": "/etc/libvirt", "libvirt-lib": "/var/lib/libvirt",
            "libvirt-cache": "/var/cache/libvirt", "libvirt-log": "/var/log/libvirt"}
