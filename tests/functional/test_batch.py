@@ -79,6 +79,7 @@ def test_a_batch_is_carried_out_as_planned(command: Command, boot_store: Path,
     assert all(row["ratio"] > 0 for row in history if row["match"] != "exact")
 
 
+@pytest.mark.accept
 def test_what_was_to_be_made_from_one_that_fails_is_made_from_another(
         command: Command, boot_store: Path, tmp_path: Path) -> None:
     """Its name is taken, so that it fails once its turn comes."""

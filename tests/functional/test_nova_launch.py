@@ -60,6 +60,7 @@ def fetched(cloud: NovaCloud) -> int:
     return sum("GET /v2/images/" in line and "/file" in line for line in log.splitlines())
 
 
+@pytest.mark.accept
 @pytest.mark.must_show("nova", 7)
 def test_a_tenants_own_files_are_in_its_server_only(mini: Mini, tmp_path: Path) -> None:
     (tmp_path / "site/srv/www").mkdir(parents=True)
