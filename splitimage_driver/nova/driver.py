@@ -106,7 +106,9 @@ class SplitImageDriver(libvirt.LibvirtDriver):
         """:param again: whether Nova may try another host"""
         metadata = instance.system_metadata
         role = metadata.get(_ROLE)
-        metadata.pop(COMPOSED, None)
+        if metadata.get(COMPOSED) != instance.image_ref:
+            # Of another image; else another host has made it, and failed later.
+            metadata.pop(COMPOSED, None)
         if role not in (properties.COMPOSITE, properties.COMPLETED):
             self._forget(metadata)
             return
