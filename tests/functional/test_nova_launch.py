@@ -73,6 +73,7 @@ def test_a_tenants_own_files_are_in_its_server_only(mini: Mini, tmp_path: Path) 
     assert mini.tells(mini.boot("apache"), 1) == {"apache"}
 
 
+@pytest.mark.accept
 @pytest.mark.must_show("nova", 1)
 def test_files_that_are_given_with_the_request(mini: Mini) -> None:
     """Are in the server's disk, and in no image."""
