@@ -92,6 +92,11 @@ def _user(identity: Any, name: str, password: str, project: Any, *roles: str) ->
 
 
 def _catalogue(identity: Any, endpoints: list[Endpoint]) -> None:
+    # Who finds a service there that does not run any more waits for it.
+    wanted = {endpoint.kind for endpoint in endpoints} | {"identity"}
+    for service in list(identity.services()):
+        if service.type not in wanted:
+            identity.delete_service(service)  # its endpoints, too
     for endpoint in endpoints:
         service = (identity.find_service(endpoint.name)
                    or identity.create_service(name=endpoint.name, type=endpoint.kind))
