@@ -295,8 +295,8 @@ class ImageService:
         plan = self.plan(msgspec.structs.replace(request, booted=False), explain=True)
         assert plan.target is not None  # noqa: S101 (explain makes it)
         wanted = plans.booted(plan.recipe)
-        there = self.store.find_recipe(wanted, owner=self.owner,
-                                       composite=self.store.composite(plan.composite))
+        composite = self.store.composite(plan.composite)
+        there = self.store.find_recipe(wanted, owner=self.owner, composite=composite)
         if there is not None:
             raise exceptions.AlreadyExists(kind="image", name=there.name,
                                            where=self.store.location)
@@ -317,7 +317,7 @@ class ImageService:
             plan.target, manifest=tree))
         digest = self.store.adopt(snapshot)
         image = self._publish(booted, digest, booted=True, recipe=wanted,
-                              name=self._draft(plan).name + "+booted")
+                              name=_title(plan, composite.name) + "+booted")
         return image, unknown
 
 

@@ -74,8 +74,7 @@ class SplitImageDriver(libvirt.LibvirtDriver):
         try:
             with self._sessions.own() as application:
                 if application is not None:
-                    store: Any = application.store
-                    store.discard_leftovers()
+                    application.store.discard_leftovers()
         except exceptions.SplitImageError as error:
             LOG.warning("what an earlier nova-compute left in the image service stays for now: "
                         "%s", error)
@@ -190,8 +189,7 @@ class SplitImageDriver(libvirt.LibvirtDriver):
         if image is None:
             return
         metadata = instance.system_metadata
-        for key in [key for key in metadata if key.startswith(_PREFIX + properties.PREFIX)]:
-            del metadata[key]
+        self._forget(metadata)
         instance.image_ref = metadata[_BASE_REF] = image
         if before:
             metadata[COMPOSED] = before
