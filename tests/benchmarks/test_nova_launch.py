@@ -19,6 +19,7 @@ import pytest
 from demo import gold
 from splitimage_driver.launch import accelerator
 from tests.benchmarks.results import ROOT, Results
+from tests.functional import novascene
 
 if TYPE_CHECKING:
     from tests.functional.command import Command
@@ -42,13 +43,9 @@ class Bench:
 
     def __init__(self, cloud: NovaCloud, home: Path) -> None:
         self.cloud, self.home = cloud, home
-        tars = gold.build_steps(gold.CACHE, gold.LAMP)
-        self.disk = gold.bios_disk(tars[gold.BASE], home / "gold.qcow2")
+        self.disk, steps = novascene.lamp(home)
         self.command: Command = cloud.splitimage("alpha", home / "store")
         self.name = f"lamp-{time.time():.0f}"
-        steps = [word for step, path in {gold.BASE: self.disk, **{
-            step.name: tars[step.name] for step in gold.LAMP}}.items()
-            for word in ("--step", f"{step}={path}")]
         done = self.command("capture", self.name, *steps, timeout=1800)
         assert done.status == 0, done.err
         self.image: str = self.command("composite", "show", self.name, "-f", "json").json["id"]

@@ -125,11 +125,11 @@ def there(directory: Path) -> Gold:
                 steps=tuple((name, directory / f"{name}.tar") for name in NAMES))
 
 
-def capture(directory: Path) -> list[str]:
-    """The words of the command that captures it."""
+def capture(directory: Path, name: str = NAME) -> list[str]:
+    """The words of the command that captures it, as a composite of that name."""
     gold = there(directory)
-    return ["capture", NAME, *(word for name, path in (("base", gold.disk), *gold.steps)
-                               for word in ("--step", f"{name}={path}")), "-f", "json"]
+    return ["capture", name, *(word for step, path in (("base", gold.disk), *gold.steps)
+                               for word in ("--step", f"{step}={path}")), "-f", "json"]
 
 
 def serves(application: Application, server: Server) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from demo import gold
 from splitimage_driver.model import properties
 from tests.functional import bootgold, tinyguest
 from tests.functional.command import Command
@@ -145,12 +146,10 @@ class Mini:
 def composite(nova_cloud: NovaCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mini]:
     """Captured once; the first to ask for it pays half a minute."""
     place = tmp_path_factory.mktemp("mini")
-    gold = bootgold.build(place / "gold")
+    bootgold.build(place / "gold")
     command = nova_cloud.splitimage(PROJECT, place / "store")
     name = f"mini-{time.time():.0f}"
-    steps = [word for step, path in (("base", gold.disk), *gold.steps)
-             for word in ("--step", f"{step}={path}")]
-    done = command("capture", name, *steps, timeout=900)
+    done = command(*bootgold.capture(place / "gold", name), timeout=900)
     assert done.status == 0, done.err
     made = Mini(nova_cloud, command, name)
     yield made
@@ -162,6 +161,15 @@ def mini(composite: Mini) -> Iterator[Mini]:
     """Its servers go at the end of the test; completed images stay."""
     yield composite
     composite.clear()
+
+
+def lamp(place: Path) -> tuple[Path, list[str]]:
+    """The demonstration's gold machine: the disk of its base in that directory, and
+    the words that lead a capture to its steps."""
+    tars = gold.build_steps(gold.CACHE, gold.LAMP)
+    disk = gold.bios_disk(tars[gold.BASE], place / "gold.qcow2")
+    steps = {gold.BASE: disk, **{step.name: tars[step.name] for step in gold.LAMP}}
+    return disk, [word for name, path in steps.items() for word in ("--step", f"{name}={path}")]
 
 
 def packages(disk: Path, directory: Path) -> set[str]:

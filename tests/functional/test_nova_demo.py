@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from demo import gold
-from tests.functional import trees
+from tests.functional import novascene, trees
 from tests.functional.freshroot import ROOT, fresh_root
 
 if TYPE_CHECKING:
@@ -33,13 +33,9 @@ COMBINATIONS = (("apache",), ("apache", "php"), ("mysql",), ("apache", "mysql", 
 def lamp(nova_cloud: NovaCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Name of the demonstration's composite, alpha's."""
     place = tmp_path_factory.mktemp("lamp")
-    tars = gold.build_steps(gold.CACHE, gold.LAMP)
-    disk = gold.bios_disk(tars[gold.BASE], place / "gold.qcow2")
+    _, steps = novascene.lamp(place)
     command = nova_cloud.splitimage("alpha", place / "store")
     name = f"lamp-{uuid.uuid4().hex[:8]}"
-    steps = [word for step, path in {gold.BASE: disk, **{
-        step.name: tars[step.name] for step in gold.LAMP}}.items()
-        for word in ("--step", f"{step}={path}")]
     done = command("capture", name, *steps, timeout=1800)
     assert done.status == 0, done.err
     yield name
