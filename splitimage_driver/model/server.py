@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from splitimage_driver.model.layout import Layout
+
 BUILDING, RUNNING, STOPPED, STALE = "building", "running", "stopped", "stale"
 
 
@@ -16,6 +18,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     :ivar started: start time of that process in clock ticks since boot, so
         that a reused pid is not mistaken for it
     :ivar ports: guest TCP port to host TCP port on 127.0.0.1
+    :ivar layout: the last plan that it carries, or carried, out itself; None:
+        it was complete when it was started
     """
 
     id: str
@@ -32,3 +36,4 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     started: int = 0
     ports: dict[int, int] = {}
     state: str = BUILDING
+    layout: Layout | None = None
