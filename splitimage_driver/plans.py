@@ -34,6 +34,9 @@ _REMEMBERED = 200
 #: The equation that tells a time where the configured one does not.
 _TIME = "remove"
 
+#: Bytes a second that a running machine lays, without and with emulation.
+_LAY_RATE = {False: 200e6, True: 12e6}
+
 _Found = tuple[Estimate, Work | None]
 
 
@@ -68,17 +71,20 @@ class PlanService:
     # -- one request ------------------------------------------------------------------
 
     def plan(self, request: Request, *, explain: bool = False, top: int = 5,
-             cost: str | None = None, source: str | None = None) -> Plan:
+             cost: str | None = None, source: str | None = None,
+             growing: bool = False) -> Plan:
         """Find the stored image that is cheapest to complete.
 
         :param explain: look at every candidate even if one matches exactly,
             and tell why the ``top`` best lost
         :param source: id of the only candidate to look at; where it is gone
             all are
+        :param growing: only candidates without a part in excess, which can be
+            completed while they run
         :raises OpenConflict: something is not decided
         :raises NothingToCompose: no candidate can be completed
         """
-        wanted = self._goal(request)
+        wanted = self.goal(request)
         common: dict[str, Any] = {
             "request": request, "composite": wanted.composite.id, "parts": wanted.parts,
             "recipe": wanted.recipe, "equation": cost or self.conf.planning.cost}
@@ -87,7 +93,9 @@ class PlanService:
             return Plan(**common, estimate=best, considered=(best,), target=None, work=None)
         pricing = self.pricing(cost)
         images = self._images(wanted, pricing)
-        goal = self._target(wanted)
+        if growing:
+            images = [image for image in images if _within(image, wanted)]
+        goal = self.target(wanted)
         candidates = list(self._candidates(wanted, images))
         if source is not None:
             candidates = [c for c in candidates if c.id == source] or candidates
@@ -104,11 +112,14 @@ class PlanService:
     def current(self, plan: Plan) -> bool:
         """Whether nothing has come or gone since it was made that could
         change it."""
-        wanted = self._goal(plan.request)
+        wanted = self.goal(plan.request)
         return wanted.exact is None and plan.basis == _basis(
             wanted.composite, self._images(wanted, self.pricing(plan.equation)))
 
-    def _goal(self, request: Request) -> Goal:
+    def goal(self, request: Request) -> Goal:
+        """:raises NotFound: the composite, or a file set
+        :raises UnknownPart: :raises RequirementMissing:
+        """
         composite = self.store.composite(request.composite)
         if not self.store.usable(composite, self.owner):
             raise exceptions.NotFound(kind="composite", name=request.composite,
@@ -136,12 +147,20 @@ class PlanService:
                                           reason=f"it is no file set but a {part.kind} part")
         return part
 
-    def _target(self, wanted: Goal) -> Target:
+    def laid(self, wanted: Goal) -> list[target.Laid]:
+        """All parts that the request consists of."""
+        laid = [conflicts.laid(wanted.composite, name, self.store) for name in wanted.parts]
+        return laid + [target.Laid(
+            name=f.name, kind=f.kind, blob=f.blob,
+            manifest=self.store.part_manifest(f.id)) for f in wanted.filesets]
+
+    def target(self, wanted: Goal) -> Target:
+        """The tree of a request.
+
+        :raises OpenConflict: something is not decided
+        """
         composite = wanted.composite
-        laid = [conflicts.laid(composite, name, self.store) for name in wanted.parts]
-        laid += [target.Laid(name=f.name, kind=f.kind, blob=f.blob,
-                             manifest=self.store.part_manifest(f.id)) for f in wanted.filesets]
-        goal = target.lay(self.store.manifest(composite.base.manifest), laid,
+        goal = target.lay(self.store.manifest(composite.base.manifest), self.laid(wanted),
                           shared=composite.shared,
                           restore=conflicts.restore_of(composite, self.store),
                           answers=wanted.answers, read=conflicts.reader(self.store))
@@ -256,6 +275,21 @@ class PlanService:
     def pricing(self, cost: str | None) -> Pricing:
         return Pricing(self.weighing(), weights.equation(cost or self.conf.planning.cost))
 
+    def seconds(self, plan: Plan) -> float:
+        """That the disk of a plan takes, as predicted."""
+        if plan.work is None or plan.target is None:
+            return 0.0
+        found, _ = self.timing(plan).estimate(plan.estimate.candidate, plan.work.current,
+                                              plan.target, self.fetched)
+        return found.cost
+
+    def laying_seconds(self, plan: Plan) -> float:
+        """That a running machine takes to do what a plan says, as predicted."""
+        options = self.conf.planning
+        rate: float = options.lay_rate or _LAY_RATE[self._emulate()]
+        bandwidth: float = options.bandwidth
+        return plan.estimate.fetch_bytes / bandwidth + plan.estimate.inject_bytes / rate
+
     def timing(self, plan: Plan) -> Pricing:
         """What plans are compared by; or a time, where that is none."""
         pricing = self.pricing(plan.equation)
@@ -345,6 +379,11 @@ class _Node:
             start, id=f"request:{self.requests[0]}", name="", kind=COMPLETED,
             recipe=self.plan.recipe, fetch_bytes=0,
             disk_size=start.disk_size + estimate.inject_bytes), self.plan.target.manifest
+
+
+def _within(image: Image, wanted: Goal) -> bool:
+    return (not image.booted and set(image.parts) <= set(wanted.parts)
+            and set(image.filesets) <= {fileset.id for fileset in wanted.filesets})
 
 
 def _basis(composite: Composite, images: Sequence[Image]) -> str:

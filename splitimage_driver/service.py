@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import msgspec
 from oslo_log import log as logging
 
-from splitimage_driver import exceptions, plans, plugins
+from splitimage_driver import deliveries, exceptions, plans, plugins
 from splitimage_driver.archive import fileset
 from splitimage_driver.archive.tree import BlobTree, Limits, TarTree, open_tree
 from splitimage_driver.assembly import assembler, disks
@@ -59,6 +59,7 @@ class ImageService:
         self.identity = Identity(conf.capture.exclude)
         self.plans = plans.PlanService(conf, store, emulate=emulate, owner=owner,
                                        identity=self.identity)
+        self.deliveries = deliveries.DeliveryService(store, self.plans)
         self.session: Opener = plugins.load(NAMESPACE, conf.assembly.driver)(conf.assembly,
                                                                              emulate)
 

@@ -44,6 +44,11 @@ Unset: 100e6 with hardware virtualisation, 15e6 without."""),
                  help="""Seconds every assembly takes whatever it does: starting the appliance.
 
 Unset: 4 with hardware virtualisation, 12 without."""),
+    cfg.FloatOpt("lay_rate", min=1,
+                 help="""Bytes a second that a running server lays.
+
+Unset: 200e6 with hardware virtualisation, 12e6 without.
+``launch --deliver auto`` compares by it."""),
     cfg.FloatOpt("alpha", default=1.0, min=0, help="Weight of the transfer of missing files."),
     cfg.FloatOpt("beta", default=1.0, min=0, help="Weight of their injection."),
     cfg.FloatOpt("gamma", default=1.0, min=0, help="Weight of the removal of files in excess."),

@@ -14,6 +14,8 @@ from splitimage_driver.model.entry import DIRECTORY, FILE, SYMLINK, FileEntry
 from splitimage_driver.model.manifest import Manifest
 
 _UNIT = b"splitimage-firstboot.service"
+#: The program that lays parts; a base without it cannot.
+LAYOUT = b"usr/lib/splitimage/layout"
 
 
 class FirstBoot(msgspec.Struct, frozen=True):

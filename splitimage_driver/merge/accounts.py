@@ -21,6 +21,8 @@ class Accounts(base.Merger):
     """
 
     what = ""
+    # a comment, or a reference to NIS, is its own key
+    grammar = base.Grammar(key=rb"\A([#+-].*|[^:]*)")
     fields = 1
     numbers: tuple[int, ...] = ()
     lists: tuple[int, ...] = ()

@@ -61,6 +61,7 @@ class Choice(msgspec.Struct, frozen=True):
 class Alternatives(base.Merger):
     pattern = re.compile(rb"var/lib/dpkg/alternatives/[^/]+")
     vanishes = True
+    grammar = base.Grammar(base.ALTERNATIVES)
 
     def parse(self, content: bytes) -> list[tuple[bytes, bytes]]:
         status, choices = read(content)

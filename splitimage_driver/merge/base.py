@@ -11,11 +11,30 @@ import abc
 import re
 from collections.abc import Mapping
 
+import msgspec
+
+LINES, STANZAS, TRIPLES, ALTERNATIVES = "lines", "stanzas", "triples", "alternatives"
+
 
 def plain(key: bytes) -> bytes:
     """A row's key as its merger gave it: the second and later rows of one key
     carry their number behind a NUL, which no key holds."""
     return key.partition(b"\0")[0]
+
+
+class Grammar(msgspec.Struct, frozen=True):
+    """A kind of file as a running guest, which has no merger, can take it
+    apart.
+
+    :ivar records: ``lines``; ``stanzas``, separated by empty lines;
+        ``triples`` of lines; or ``alternatives``, whose rows only
+        update-alternatives can change
+    :ivar key: regular expression, for Perl and Python alike, whose groups,
+        joined by colons, are a record's key (:meth:`Merger.parse`)
+    """
+
+    records: str = LINES
+    key: bytes = rb"\A(.*)"
 
 
 class Merger(abc.ABC):
@@ -25,10 +44,12 @@ class Merger(abc.ABC):
         its files
     :cvar vanishes: the software that owns the file removes it rather than
         leave it without rows
+    :cvar grammar: of its files
     """
 
     pattern: re.Pattern[bytes]
     vanishes: bool = False
+    grammar: Grammar = Grammar()
 
     @abc.abstractmethod
     def parse(self, content: bytes) -> list[tuple[bytes, bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from splitimage_driver.merge import sets
-from splitimage_driver.merge.base import plain
+from splitimage_driver.merge.base import STANZAS, Grammar, plain
 from splitimage_driver.merge.stanzas import StanzaMerger
 
 _PACKAGE = re.compile(rb"[a-z0-9][a-z0-9+.-]+")
@@ -15,6 +15,7 @@ _OWNERS = b"Owners:"
 class Debconf(StanzaMerger):
     pattern = re.compile(rb"var/cache/debconf/(config|templates|passwords)\.dat")
     what = "debconf database"
+    grammar = Grammar(STANZAS, rb"(?ims)\A(?=.*?^Name:[ \t]*([^\n]*?)[ \t]*$)")
 
     def key(self, stanza: bytes) -> bytes:
         return self.required(stanza, b"Name")

@@ -12,6 +12,7 @@ from splitimage_driver.merge import base, lines
 class Diversions(base.Merger):
     pattern = re.compile(rb"var/lib/dpkg/diversions")
     what = "dpkg diversions"
+    grammar = base.Grammar(base.TRIPLES, rb"\A([^\n]*)")
 
     def parse(self, content: bytes) -> list[tuple[bytes, bytes]]:
         found = lines.split(content, self.what)

@@ -82,6 +82,7 @@ class StatOverride(LineMerger):
     pattern = re.compile(rb"var/lib/dpkg/statoverride")
     what = "dpkg statoverride"
     line = re.compile(rb"[^ ]+ [^ ]+ [0-7]+ (?P<key>.+)")
+    grammar = base.Grammar(key=rb"\A[^ ]+ [^ ]+ [0-7]+ (.+)")
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
         return relative(base.plain(key))
@@ -118,6 +119,7 @@ class PendingTriggers(LineMerger):
     pattern = re.compile(rb"var/lib/dpkg/triggers/Unincorp")
     what = "dpkg pending triggers"
     line = re.compile(rb"(?P<key>[^ ]+)(?P<packages>( [^ ]+)+)")
+    grammar = base.Grammar(key=rb"\A([^ ]+)")
 
     def combine(self, key: bytes, base: bytes | None,
                 one: bytes, two: bytes) -> bytes | None:
@@ -135,6 +137,7 @@ class UcfHashes(LineMerger):
     pattern = re.compile(rb"var/lib/ucf/hashfile")
     what = "ucf hash file"
     line = re.compile(rb"[0-9a-f]{32}\s+(?P<key>/.*)")
+    grammar = base.Grammar(key=rb"\A[0-9a-f]{32}\s+(/.*)")
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
         return relative(base.plain(key))
@@ -146,6 +149,7 @@ class UcfRegistry(LineMerger):
     pattern = re.compile(rb"var/lib/ucf/registry")
     what = "ucf registry"
     line = re.compile(rb"(?P<package>[^\s]+)\s+(?P<key>/.*)")
+    grammar = base.Grammar(key=rb"\A[^\s]+\s+(/.*)")
 
     def hint(self, key: bytes, row: bytes) -> tuple[str, bytes]:
         package = self.piece(row, "package").partition(b":")[0]

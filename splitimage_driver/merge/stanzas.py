@@ -87,6 +87,9 @@ class StanzaMerger(base.Merger):
 class PackageStanzas(StanzaMerger):
     """One stanza a package and architecture; the key is ``name:arch``."""
 
+    grammar = base.Grammar(base.STANZAS, rb"(?ims)\A(?=.*?^Package:[ \t]*([^\n]*?)[ \t]*$)"
+                                         rb"(?=(?:.*?^Architecture:[ \t]*([^\n]*?)[ \t]*$)?)")
+
     def key(self, stanza: bytes) -> bytes:
         return (self.required(stanza, b"Package") + b":"
                 + (field(stanza, b"Architecture") or b""))

@@ -91,7 +91,7 @@ class _Laying:
                     self.originals[e.path] = Source(restore.blob, parts_.member(layer, e))
 
     def run(self) -> Target:
-        claims, row_claims = self._collect()
+        claims, row_claims = collect(self.base, self.parts)
         for path in sorted(claims):
             if path not in row_claims:
                 self._settle(path, undominated(claims[path]))
@@ -111,46 +111,6 @@ class _Laying:
                 self.generated.setdefault(path, content)
         return Target(manifest=Manifest(self.tree.values()), sources=self.sources,
                       generated=self.generated, conflicts=tuple(self.conflicts))
-
-    # -- claims ---------------------------------------------------------------
-
-    def _collect(self) -> tuple[dict[bytes, list[Claim]], dict[bytes, dict[bytes, list[Claim]]]]:
-        # Conditions are about the composite's parts: a file set that happens
-        # to have the name of one must not stand in for it.
-        names = {p.name for p in self.parts if p.kind != parts_.FILESET}
-        links = Resolver(self.base)
-        claims: dict[bytes, list[Claim]] = {}
-        row_claims: dict[bytes, dict[bytes, list[Claim]]] = {}
-        for part in self.parts:
-            fileset = part.kind == parts_.FILESET
-            for layer in part.manifest.layers:
-                if not names.issuperset(layer.when):
-                    continue
-                condition = frozenset((*layer.when, f"fileset {part.name}" if fileset
-                                       else part.name))
-                held = {e.path for e in layer.entries}
-                # A directory of its own in the place of a link of the base.
-                place = links.without(held.intersection(layer.deleted))
-                for e in layer.entries:
-                    # Parts captured with this base name real places; others
-                    # meet this base's links only now.
-                    path = place.directory(e.path) if e.is_dir else place(e.path)
-                    placed = e if path == e.path else msgspec.structs.replace(
-                        e, path=path, link=place(e.link) if e.link else b"")
-                    source = (Source(part.blob, parts_.member(layer, e))
-                              if e.is_file and part.blob else None)
-                    claims.setdefault(path, []).append(Claim(
-                        part=part.name, condition=condition, fileset=fileset,
-                        entry=placed, source=source))
-                for path in layer.deleted:
-                    if path in held:
-                        continue
-                    claims.setdefault(path, []).append(Claim(
-                        part=part.name, condition=condition, fileset=fileset))
-                for row in layer.rows:
-                    row_claims.setdefault(row.path, {}).setdefault(row.key, []).append(Claim(
-                        part=part.name, condition=condition, row=row))
-        return claims, row_claims
 
     # -- one path ---------------------------------------------------------------
 
@@ -391,6 +351,51 @@ class _Laying:
                     self.tree[e.path] = msgspec.structs.replace(e, link=leader, mtime=newest)
                 if source is not None and e.path not in self.generated:
                     self.sources.setdefault(e.path, source)
+
+
+def collect(base: Manifest, parts: Sequence[Laid]) -> tuple[
+        dict[bytes, list[Claim]], dict[bytes, dict[bytes, list[Claim]]]]:
+    """Who speaks about which path, and about which row (by path and key) of
+    a shared file.
+
+    :param base: paths are resolved through its links
+    """
+    # Conditions are about the composite's parts: a file set that happens
+    # to have the name of one must not stand in for it.
+    names = {p.name for p in parts if p.kind != parts_.FILESET}
+    links = Resolver(base)
+    claims: dict[bytes, list[Claim]] = {}
+    row_claims: dict[bytes, dict[bytes, list[Claim]]] = {}
+    for part in parts:
+        fileset = part.kind == parts_.FILESET
+        for layer in part.manifest.layers:
+            if not names.issuperset(layer.when):
+                continue
+            condition = frozenset((*layer.when, f"fileset {part.name}" if fileset
+                                   else part.name))
+            held = {e.path for e in layer.entries}
+            # A directory of its own in the place of a link of the base.
+            place = links.without(held.intersection(layer.deleted))
+            for e in layer.entries:
+                # Parts captured with this base name real places; others
+                # meet this base's links only now.
+                path = place.directory(e.path) if e.is_dir else place(e.path)
+                placed = e if path == e.path else msgspec.structs.replace(
+                    e, path=path, link=place(e.link) if e.link else b"")
+                source = (Source(part.blob, parts_.member(layer, e))
+                          if e.is_file and part.blob else None)
+                claims.setdefault(path, []).append(Claim(
+                    part=part.name, condition=condition, fileset=fileset,
+                    entry=placed, source=source))
+            for path in layer.deleted:
+                if path in held:
+                    continue
+                claims.setdefault(path, []).append(Claim(
+                    part=part.name, condition=condition, fileset=fileset))
+            for row in layer.rows:
+                row_claims.setdefault(row.path, {}).setdefault(row.key, []).append(Claim(
+                    part=part.name, condition=condition, row=row))
+    return claims, row_claims
 
 
 def derived(merger: Merger, path: bytes, content: bytes, tree: Mapping[bytes, FileEntry],

@@ -51,7 +51,7 @@ AXES = {
     "splitimage.launchers": "splitimage_driver.launch.base:Launcher",
 }
 #: The rooms of the house; each is explained in doc/source/contributor.rst.
-ROOMS = {"archive", "assembly", "capture", "cli", "conf", "glance", "guest", "launch", "merge",
+ROOMS = {"archive", "assembly", "capture", "cli", "conf", "delivery", "glance", "guest", "launch", "merge",
          "model", "nova", "planning", "store"}
 #: What pure code has no business with.
 IMPURE = {"fcntl", "guestfs", "http", "io", "multiprocessing", "os", "pathlib", "shutil",
