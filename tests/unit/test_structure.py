@@ -51,8 +51,8 @@ AXES = {
     "splitimage.launchers": "splitimage_driver.launch.base:Launcher",
 }
 #: The rooms of the house; each is explained in doc/source/contributor.rst.
-ROOMS = {"archive", "assembly", "capture", "cli", "conf", "delivery", "glance", "guest", "launch", "merge",
-         "model", "nova", "planning", "store"}
+ROOMS = {"archive", "assembly", "capture", "cli", "conf", "delivery", "glance", "guest", "launch",
+         "merge", "model", "nova", "planning", "store"}
 #: What pure code has no business with.
 IMPURE = {"fcntl", "guestfs", "http", "io", "multiprocessing", "os", "pathlib", "shutil",
           "socket", "sqlite3", "subprocess", "tempfile", "threading", "urllib"}
