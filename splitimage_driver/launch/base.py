@@ -8,9 +8,9 @@ import re
 import select
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from oslo_log import log as logging
@@ -41,6 +41,18 @@ _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]+[0-~]|[0-Z\\^_-~])")
 
 
+class Disk(NamedTuple):
+    """A further disk of a server, raw and read-only; several servers may have the
+    same file.
+
+    :ivar serial: what its guest knows it by: at most 20 of A-Z a-z 0-9 . _ -, the
+        first a letter; each once in a server
+    """
+
+    serial: str
+    path: Path
+
+
 class Launcher(abc.ABC):
     """Runs servers. Found by stevedore in ``splitimage.launchers``.
 
@@ -51,16 +63,33 @@ class Launcher(abc.ABC):
     @abc.abstractmethod
     def start(self, server: Server, *, backing: Path, backing_format: str,
               memory: int | None = None, cpus: int | None = None, ports: Sequence[int] = (),
-              firmware: str = "bios", disks: Sequence[Path] = ()) -> Server:
+              firmware: str = "bios", disks: Sequence[Disk] = ()) -> Server:
         """Start a server; started again it keeps what it wrote.
 
         :param backing: the disk it runs on; nothing is written to it
         :param memory: MiB; None: the configured size
         :param ports: the guest's TCP ports to reach from this host
         :param firmware: ``bios`` or ``uefi``
-        :param disks: further disks, raw, read-only
+        :param disks: further ones; :meth:`attach` can add others later
         :raises InvalidInput: it runs already, or is larger than allowed
         :raises LaunchFailed: with the hypervisor's own words
+        """
+
+    @abc.abstractmethod
+    def attach(self, server: Server, disks: Sequence[Disk]) -> None:
+        """Give a running server further disks; those that it has already stay.
+
+        :raises InvalidInput: it does not run, or more than fit
+        :raises ToolFailed: the hypervisor refused; some may be attached
+        """
+
+    @abc.abstractmethod
+    def detach(self, server: Server, serials: Iterable[str]) -> None:
+        """Take further disks away, and wait until the hypervisor has let go of
+        their files. What the server does not have, or does not run any more, is
+        gone already.
+
+        :raises ToolFailed: the hypervisor keeps one; others may be gone
         """
 
     @abc.abstractmethod

@@ -12,6 +12,7 @@ import msgspec
 from splitimage_driver import exceptions
 from splitimage_driver.assembly import disks as images
 from splitimage_driver.launch import accelerator as accelerators
+from splitimage_driver.launch.base import Disk
 from splitimage_driver.model.server import Server
 
 #: Name of the disk's node, by which the monitor knows it.
@@ -20,9 +21,11 @@ DISK = "disk"
 #: What remains has no privileges to elevate (the filter forbids new ones).
 SANDBOX = ("-sandbox", "on,obsolete=deny,resourcecontrol=deny")
 _NAMESPACE = uuid.UUID("6b3c8c39-0f4e-4c1f-9f5e-2d9a51b7a0c1")
-#: Slots of the machine for further disks, 8 functions each.
-_FIRST_SLOT, _FUNCTIONS = 0x10, 8
-MAX_DISKS = 12 * _FUNCTIONS
+#: The controller of further disks. Its slot is said, so that it moves no other
+#: device: guests name their network interfaces by the slot.
+CONTROLLER, _SLOT = "further", 0x10
+#: Targets of a controller.
+MAX_DISKS = 255
 
 
 class Files:
@@ -40,7 +43,7 @@ class Files:
 
 def build(server: Server, files: Files, *, qemu: str, accelerator: str, backing: Path,
           backing_format: str, memory: int, cpus: int, ports: Mapping[int, int],
-          uefi_code: Path | None = None, disks: Sequence[Path] = (), outbound: bool = False,
+          uefi_code: Path | None = None, disks: Sequence[Disk] = (), outbound: bool = False,
           monitor: Path | None = None, sandbox: bool = True) -> list[str]:
     """The words of the command.
 
@@ -49,11 +52,9 @@ def build(server: Server, files: Files, *, qemu: str, accelerator: str, backing:
     :param uefi_code: the firmware; None: BIOS
     :param monitor: another name of the monitor's socket, where its own is
         longer than a socket's name can be
-    :raises InvalidInput: more disks than the machine has slots
+    :raises InvalidInput: more disks than fit
     """
-    if len(disks) > MAX_DISKS:
-        raise exceptions.InvalidInput(what=f"server {server.name}",
-                                      reason=f"it has {len(disks)} disks, {MAX_DISKS} fit")
+    check_room(server, len(disks))
     machine = "q35"
     nodes: list[dict[str, Any]] = [{
         "driver": images.QCOW2, "node-name": DISK, "discard": "unmap",
@@ -65,8 +66,7 @@ def build(server: Server, files: Files, *, qemu: str, accelerator: str, backing:
         nodes += [{"driver": "raw", "node-name": "code", "read-only": True,
                    "file": _file(uefi_code)},
                   {"driver": "raw", "node-name": "variables", "file": _file(files.variables)}]
-    nodes += [{"driver": "raw", "node-name": f"extra{number}", "read-only": True,
-               "file": _file(disk)} for number, disk in enumerate(disks)]
+    nodes += [node(disk) for disk in disks]
     return [
         qemu, "-name", f"guest={_escaped(server.name)}",
         "-uuid", str(uuid.uuid5(_NAMESPACE, server.id)),
@@ -74,9 +74,11 @@ def build(server: Server, files: Files, *, qemu: str, accelerator: str, backing:
         *(SANDBOX if sandbox else ()),
         "-machine", machine, *accelerators.arguments(accelerator),
         "-m", str(memory), "-smp", str(cpus),
-        *(word for node in nodes for word in ("-blockdev", msgspec.json.encode(node).decode())),
+        *(word for one in nodes for word in ("-blockdev", msgspec.json.encode(one).decode())),
         "-device", f"virtio-blk-pci,drive={DISK},bootindex=1",
-        *_extra_devices(len(disks)),
+        "-device", f"virtio-scsi-pci,id={CONTROLLER},addr={_SLOT:x}",
+        *(word for disk in disks for word in ("-device", ",".join(
+            f"{name}={value}" for name, value in device(disk.serial).items()))),
         "-netdev", ",".join(["user", "id=net", f"restrict={'off' if outbound else 'on'}",
                              *_forwards(ports.items())]),
         "-device", "virtio-net-pci,netdev=net,romfile=",
@@ -85,6 +87,25 @@ def build(server: Server, files: Files, *, qemu: str, accelerator: str, backing:
         "-serial", "chardev:console",
         "-qmp", f"unix:{_escaped(monitor or files.monitor)},server=on,wait=off",
         "-daemonize", "-pidfile", str(files.pid)]
+
+
+def check_room(server: Server, count: int) -> None:
+    """:raises InvalidInput: so many further disks do not fit"""
+    if count > MAX_DISKS:
+        raise exceptions.InvalidInput(what=f"server {server.name}",
+                                      reason=f"it has {count} disks, {MAX_DISKS} fit")
+
+
+def node(disk: Disk) -> dict[str, Any]:
+    """A further disk's contents, as the monitor's ``blockdev-add`` has it."""
+    return {"driver": "raw", "node-name": disk.serial, "read-only": True,
+            "file": _file(disk.path)}
+
+
+def device(serial: str) -> dict[str, str]:
+    """A further disk, as the monitor's ``device_add`` has it."""
+    return {"driver": "scsi-hd", "id": serial, "bus": f"{CONTROLLER}.0", "drive": serial,
+            "serial": serial}
 
 
 def _file(path: Path) -> dict[str, Any]:
@@ -96,14 +117,6 @@ def _image(path: Path, image_format: str) -> dict[str, Any]:
     if image_format == images.QCOW2:
         node["backing"] = None
     return node
-
-
-def _extra_devices(count: int) -> Iterable[str]:
-    for number in range(count):
-        slot, function = divmod(number, _FUNCTIONS)
-        yield "-device"
-        yield (f"virtio-blk-pci,drive=extra{number},addr={_FIRST_SLOT + slot:x}.{function}"
-               f",multifunction=on")
 
 
 def _forwards(ports: Iterable[tuple[int, int]]) -> Iterable[str]:

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from oslo_log import log as logging
 from splitimage_driver import exceptions, process
 from splitimage_driver.assembly import disks as images
 from splitimage_driver.launch import accelerator as accelerators
-from splitimage_driver.launch import base, command, processes
+from splitimage_driver.launch import base, command, hotplug, processes
 from splitimage_driver.launch.qmp import Monitor
 from splitimage_driver.model import server as states
 from splitimage_driver.model.server import Server
@@ -55,7 +55,7 @@ class QemuLauncher(base.Launcher):
 
     def start(self, server: Server, *, backing: Path, backing_format: str,
               memory: int | None = None, cpus: int | None = None, ports: Sequence[int] = (),
-              firmware: str = BIOS, disks: Sequence[Path] = ()) -> Server:
+              firmware: str = BIOS, disks: Sequence[base.Disk] = ()) -> Server:
         memory = self._within(server, "memory", memory, "MiB")
         cpus = self._within(server, "cpus", cpus, "processors")
         if self.alive(server):
@@ -147,6 +147,24 @@ class QemuLauncher(base.Launcher):
             raise self._failed(server, error.fields["reason"]) from error
         return base.changed(server, pid=found[0], started=found[1], ports=listening,
                             state=states.RUNNING)
+
+    # -- further disks ------------------------------------------------------------
+
+    def attach(self, server: Server, disks: Sequence[base.Disk]) -> None:
+        if not self.alive(server):
+            raise exceptions.InvalidInput(what=f"disks of server {server.name}",
+                                          reason="it does not run")
+        with self._monitor(server) as monitor:
+            hotplug.attach(monitor, server, disks)
+
+    def detach(self, server: Server, serials: Iterable[str]) -> None:
+        try:
+            if self.alive(server):
+                with self._monitor(server) as monitor:
+                    hotplug.detach(monitor, server, serials)
+        except exceptions.ToolFailed:
+            if self.alive(server):  # else it has ended, and they with it
+                raise
 
     # -- life -----------------------------------------------------------------------
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from oslo_config import cfg
 from splitimage_driver import exceptions
 from splitimage_driver.assembly import disks
 from splitimage_driver.conf import launch as options
-from splitimage_driver.launch import accelerator, processes, qemu
+from splitimage_driver.launch import accelerator, base, command, processes, qemu, qmp
 from splitimage_driver.model import server as states
 from splitimage_driver.model.server import Server
 from tests.functional import tinyguest
@@ -186,14 +187,11 @@ def test_a_server_from_start_to_end(
 def test_two_servers_from_one_disk(
         start: Callable[..., Server], launcher: qemu.QemuLauncher, backing: Path,
         tmp_path: Path) -> None:
-    extra = tmp_path / "extra"
-    extra.write_bytes(bytes(1 << 20))
-    one, two = start("one"), start("two", disks=[extra, extra])
+    one, two = start("one"), start("two")
     assert one.ports[80] != two.ports[80]
     for server in (one, two):
         assert launcher.wait_http(server, 80, timeout=LONG)[2] == tinyguest.PAGE
         assert "boot number 1" in launcher.console(server).read_text()
-    assert "/dev/vda /dev/vdb /dev/vdc" in launcher.console(two).read_text()
 
     # one is killed: noticed, and not mistaken for the other
     os.kill(one.pid, signal.SIGKILL)
@@ -208,6 +206,73 @@ def test_two_servers_from_one_disk(
     launcher.wait(two, 80, timeout=LONG)
     assert launcher.stop(two, timeout=0).state == states.STOPPED
     assert "Power down" not in launcher.console(two).read_text()
+
+
+def told(launcher: qemu.QemuLauncher, server: Server, disks: Iterable[base.Disk]) -> bool:
+    """Wait until the guest has exactly these further disks, and reads what is in them."""
+    wanted = {disk.serial: digest(disk.path) for disk in disks}
+    end = time.monotonic() + LONG
+    while tinyguest.further(launcher.console(server)) != wanted:
+        assert time.monotonic() < end, (wanted, launcher.console(server).read_text())
+        time.sleep(0.2)
+    return True
+
+
+def opened(server: Server) -> set[str]:
+    """The files that its process has open."""
+    return {os.readlink(link) for link in Path(f"/proc/{server.pid}/fd").iterdir()
+            if link.is_symlink()}
+
+
+def test_further_disks_come_and_go(
+        start: Callable[..., Server], launcher: qemu.QemuLauncher, tmp_path: Path) -> None:
+    def disk(serial: str, size: int = 1 << 16) -> base.Disk:
+        path = tmp_path / f"{serial}, of a part"
+        path.write_bytes(random.Random(serial).randbytes(size))
+        path.chmod(0o444)
+        return base.Disk(serial, path)
+
+    plan, part, other = disk("si-plan-0123456789ab"), disk("si-0123456789abcdef0"), disk("si-b")
+    many = [disk(f"si-{n}", 512) for n in range(40)]
+    # Two of one host have the same files, at boot and later.
+    one, two = start("one", disks=[plan, part]), start("two")
+    assert told(launcher, one, [plan, part])
+    launcher.wait(two, 80, timeout=LONG)
+    launcher.attach(two, [part, plan])
+    assert told(launcher, two, [plan, part])
+
+    launcher.attach(one, [part, other, plan])
+    launcher.attach(one, [other])
+    assert told(launcher, one, [plan, part, other])
+    launcher.detach(one, [part.serial, other.serial])
+    assert opened(one).isdisjoint({str(part.path), str(other.path)})
+    launcher.detach(one, [part.serial, "si-never"])
+    assert told(launcher, one, [plan])
+    launcher.attach(one, [part, *many])  # and again
+    assert told(launcher, one, [plan, part, *many])
+    launcher.detach(one, [d.serial for d in (plan, part, *many)])
+    assert told(launcher, one, [])
+    launcher.wait(one, 80, timeout=LONG)
+
+    # What somebody was killed in the middle of.
+    with qmp.Monitor(Path(two.directory, "qmp.sock")) as monitor:
+        monitor.execute("blockdev-add", **command.node(other))
+        monitor.execute("device_del", id=part.serial)
+    launcher.attach(two, [part, other])
+    assert told(launcher, two, [plan, part, other])
+    with qmp.Monitor(Path(two.directory, "qmp.sock")) as monitor:
+        monitor.execute("device_del", id=other.serial)
+    launcher.detach(two, [plan.serial, part.serial, other.serial])
+    assert opened(two).isdisjoint({str(d.path) for d in (plan, part, other)})
+
+    with pytest.raises(exceptions.ToolFailed, match="absent"):
+        launcher.attach(two, [base.Disk("si-x", tmp_path / "absent")])
+    with pytest.raises(exceptions.InvalidInput, match="255 fit"):
+        launcher.attach(two, [base.Disk(f"si-{n}", plan.path) for n in range(256)])
+    done = launcher.stop(two, timeout=0)
+    launcher.detach(done, [plan.serial])
+    with pytest.raises(exceptions.InvalidInput, match="does not run"):
+        launcher.attach(done, [plan])
 
 
 def test_a_uefi_server_keeps_its_variables(
@@ -273,7 +338,7 @@ qemu.QemuLauncher(conf.launch, Killed(), lambda: "tcg").start(
 def test_qemu_says_why(start: Callable[..., Server], backing: Path, tmp_path: Path,
                        records: Records) -> None:
     with pytest.raises(exceptions.LaunchFailed, match=r"server server one did not start: .+"):
-        start(disks=[tmp_path / "absent"])
+        start(disks=[base.Disk("absent", tmp_path / "absent")])
     assert records.servers["one"].state == states.STOPPED
     assert not Path(records.servers["one"].directory, "qemu.pid").exists()
 

@@ -7,7 +7,9 @@ UEFI through the firmware's own shell and the kernel's EFI stub. It
   it also tells which pages it has,
 * answers HTTP on port 80 after a moment, greets on port 2200, is silent on
   port 7000 but keeps the connection, refuses every other,
-* shuts down when its power button is pressed.
+* shuts down when its power button is pressed,
+* tells on the console, whenever they change, the serial numbers of its further disks
+  and the sha256 of what it reads from them (:func:`further`).
 
 With :func:`add_root` its disk gets a root file system for libguestfs to find;
 the guest then answers HTTP out of ``/srv/www`` of that.
@@ -23,6 +25,7 @@ from pathlib import Path
 
 PAGE = b"the tiny guest\n"
 READY = "the tiny guest is ready"
+FURTHER = "its further disks:"
 SECTOR = 80000  # between the partition and the disk's end
 _SIZE = 48 << 20
 _FIRST = 2048
@@ -30,7 +33,8 @@ _SECTORS = 75000
 _ROOT, _ROOT_SECTORS = 81920, 20 * 2048
 #: Of the root file system on the disk, in bytes.
 ROOT_OFFSET = _ROOT * 512
-_MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "button", "evdev")
+_MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "button", "evdev",
+            "virtio_scsi", "sd_mod")
 _INIT = f"""#!/bin/busybox sh
 export PATH=/bin
 /bin/busybox --install -s /bin
@@ -42,6 +46,21 @@ boots=$((${{boots:-0}} + 1))
 echo $boots | dd of=/dev/vda bs=512 seek={SECTOR} conv=sync,notrunc,fsync 2>/dev/null
 echo "boot number $boots"
 ls /dev/vd? | tr '\\n' ' '; echo
+further() {{
+    before=
+    while :; do
+        found=
+        for disk in /sys/block/sd*; do
+            [ -e $disk/device/vpd_pg80 ] || continue
+            sum=$(sha256sum /dev/${{disk##*/}} | cut -c -64)
+            [ ${{#sum}} = 64 ] && found="$found $(tail -c +5 $disk/device/vpd_pg80)=$sum"
+        done
+        [ "$found" = "$before" ] || echo "{FURTHER}$found"
+        before=$found
+        sleep 0.2
+    done
+}}
+further &
 acpid -l /dev/null
 nc -ll -p 2200 -e echo hello &
 nc -ll -p 7000 -e sleep 1000 &
@@ -54,6 +73,13 @@ echo "it serves $(ls $www | tr '\n' ' ')"
 httpd -p 80 -h $www
 while :; do sleep 1000; done
 """
+
+
+def further(console: Path) -> dict[str, str]:
+    """What a guest last told of its further disks: serial number to sha256."""
+    lines = [line for line in console.read_text(errors="replace").splitlines()
+             if line.startswith(FURTHER)]
+    return dict(word.split("=") for word in lines[-1].split()[3:]) if lines else {}
 
 
 def kernel() -> Path:

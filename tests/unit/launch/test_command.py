@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from splitimage_driver import exceptions
 from splitimage_driver.launch import command
+from splitimage_driver.launch.base import Disk
 from tests.unit.launch.conftest import make
 
 
@@ -63,14 +63,25 @@ def test_firmware() -> None:
     assert nodes(found)["variables"]["file"]["filename"] == "/servers/o,ne/uefi-variables.fd"
 
 
-def test_further_disks_have_a_place_each() -> None:
-    found = words(disks=[Path(f"/parts/{n}") for n in range(command.MAX_DISKS)])
-    places = [re.search("addr=([0-9a-f.]+)", device) for device in after("-device", found)
-              if "drive=extra" in device]
-    assert len({place[1] for place in places if place}) == command.MAX_DISKS
-    assert all(node["read-only"] for name, node in nodes(found).items() if name[:5] == "extra")
+def test_further_disks_have_a_serial_each_and_are_never_written() -> None:
+    disks = [Disk(f"si-{n}", Path(f"/parts/{n}")) for n in range(command.MAX_DISKS)]
+    found = words(disks=disks)
+    devices = [device for device in after("-device", found) if "scsi-hd" in device]
+    assert devices[7] == "driver=scsi-hd,id=si-7,bus=further.0,drive=si-7,serial=si-7"
+    assert len(set(devices)) == len(disks)
+    assert nodes(found)["si-7"] == {
+        "driver": "raw", "node-name": "si-7", "read-only": True,
+        "file": {"driver": "file", "filename": "/parts/7"}}
+    assert all(nodes(found)[disk.serial]["read-only"] for disk in disks)
     with pytest.raises(exceptions.InvalidInput):
-        words(disks=[Path("/x")] * (command.MAX_DISKS + 1))
+        words(disks=[*disks, Disk("si-x", Path("/x"))])
+
+
+def test_the_controller_of_further_disks_moves_no_other_device() -> None:
+    """Its slot is its own; there is one whether or not a disk is."""
+    for found in (words(), words(disks=[Disk("si-1", Path("/parts/1"))])):
+        assert "virtio-scsi-pci,id=further,addr=10" in after("-device", found)
+        assert not [d for d in after("-device", found) if "addr" in d and "scsi" not in d]
 
 
 def test_a_server_keeps_its_identity_and_shares_it_with_none() -> None:

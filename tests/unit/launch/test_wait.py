@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,7 +47,13 @@ class Guest(base.Launcher):
 
     def start(self, server: Server, *, backing: Path, backing_format: str,
               memory: int | None = None, cpus: int | None = None, ports: Sequence[int] = (),
-              firmware: str = "bios", disks: Sequence[Path] = ()) -> Server:
+              firmware: str = "bios", disks: Sequence[base.Disk] = ()) -> Server:
+        raise AssertionError
+
+    def attach(self, server: Server, disks: Sequence[base.Disk]) -> None:
+        raise AssertionError
+
+    def detach(self, server: Server, serials: Iterable[str]) -> None:
         raise AssertionError
 
     def refresh(self, server: Server) -> Server:
