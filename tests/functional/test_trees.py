@@ -1,8 +1,6 @@
 """Parts laid on disks against the gold machine they were captured from.
 
-The gold machine is the demonstration's; ``native`` is the project's own
-capture and assembly with the host's kernel in the place of the appliance,
-which the first tests here show to make the same.
+The gold machine is the demonstration's (tests/functional/lamp.py).
 """
 
 from __future__ import annotations
@@ -11,29 +9,31 @@ import itertools
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import pytest
 
-from demo import gold as gold_machines
 from splitimage_driver.application import Application
 from splitimage_driver.assembly import assembler
-from splitimage_driver.capture import conflicts
 from splitimage_driver.capture.identity import RULES, Identity
 from splitimage_driver.capture.machine import Gold
-from splitimage_driver.model.composite import Composite
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.plan import Request, Target, Work
-from splitimage_driver.planning import target
 from tests.functional import oddgold, trees
+from tests.functional.lamp import (
+    NAMES,
+    SUBSETS,
+    Lamp,
+    base_tree,
+    composite,
+    lay,
+    named,
+)
 
+pytest_plugins = ("tests.functional.lamp",)
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")]
-SOFTWARE = {step.name: step.packages for step in gold_machines.LAMP}
-NAMES = tuple(SOFTWARE)
-SUBSETS = [chosen for size in range(1, 4) for chosen in itertools.combinations(NAMES, size)]
 SPLITTERS = ("steps", "packages")
 #: One subset each that the default run looks at; all are in the full list.
 SAMPLE = {("steps", ("mysql",)), ("steps", ("php",)), ("packages", ("mysql",)),
@@ -45,111 +45,6 @@ HINDSIGHT = (b"etc/apache2/mods-enabled/mpm_", b"var/lib/apache2/module/")
 
 def line(number: int) -> pytest.MarkDecorator:
     return pytest.mark.must_show("main-job", number)
-
-
-def named(chosen: tuple[str, ...]) -> str:
-    return "+".join(chosen)
-
-
-class Lamp(NamedTuple):
-    """The gold machine.
-
-    :ivar trees: of the disk after each step
-    :ivar packages: likewise what dpkg lists
-    :ivar verified: what ``dpkg -V`` says of the last one
-    :ivar expected: the packages of each choice of software, by apt
-    """
-
-    disks: dict[str, Path]
-    tars: dict[str, Path]
-    trees: dict[str, Manifest]
-    packages: dict[str, list[str]]
-    verified: list[str]
-    expected: dict[tuple[str, ...], list[str]]
-
-
-@pytest.fixture(scope="session")
-def lamp() -> Lamp:
-    tars = gold_machines.build_steps(gold_machines.CACHE, gold_machines.LAMP)
-    disks = gold_machines.machine()
-    found: dict[str, Manifest] = {}
-    listed: dict[str, list[str]] = {}
-    for name, disk in disks.items():
-        with trees.mounted(disk) as tree:
-            found[name], listed[name] = tree.manifest(), trees.packages(tree)
-            if name == NAMES[-1]:
-                assert trees.audit(tree) == ""
-                verified, status = trees.verify(tree), tree.read("var/lib/dpkg/status")
-    with trees.mounted(disks["base"]) as tree:
-        expected = {chosen: trees.expected_packages(
-            tree, status, [package for name in chosen for package in SOFTWARE[name]])
-            for chosen in SUBSETS}
-    # apt agrees with what happened.
-    for number, name in enumerate(NAMES, 1):
-        assert expected[NAMES[:number]] == listed[name]
-    return Lamp(disks, tars, found, listed, verified, expected)
-
-
-def gold(lamp: Lamp, splitter: str) -> Gold:
-    if splitter == "steps":
-        return Gold(disk=lamp.disks["base"], steps=tuple((n, lamp.tars[n]) for n in NAMES))
-    return Gold(disk=lamp.disks[NAMES[-1]], software=SOFTWARE)
-
-
-@pytest.fixture(scope="session")
-def captured(lamp: Lamp, tmp_path_factory: pytest.TempPathFactory,
-             ) -> Iterator[Callable[[str], Application]]:
-    """Stores with the machine captured by the appliance, by splitter."""
-    made: dict[str, Application] = {}
-
-    def capture(splitter: str) -> Application:
-        if splitter not in made:
-            application = Application(tmp_path_factory.mktemp("lamp") / "store")
-            application.images.capture("lamp", gold(lamp, splitter))
-            made[splitter] = application
-        return made[splitter]
-
-    yield capture
-    for application in made.values():
-        shutil.rmtree(application.path)
-
-
-@pytest.fixture(scope="session")
-def native(lamp: Lamp, tmp_path_factory: pytest.TempPathFactory,
-           ) -> Iterator[Callable[[str], Application]]:
-    """The same without an appliance; no image is ever made in these."""
-    made: dict[str, Application] = {}
-
-    def capture(splitter: str) -> Application:
-        if splitter not in made:
-            application = Application(tmp_path_factory.mktemp("native") / "store")
-            trees.native(application).capture("lamp", gold(lamp, splitter))
-            made[splitter] = application
-        return made[splitter]
-
-    yield capture
-    for application in made.values():
-        shutil.rmtree(application.path)
-
-
-def composite(application: Application) -> Composite:
-    return application.store.composite("lamp")
-
-
-def base_tree(application: Application) -> Manifest:
-    return application.store.manifest(composite(application).base.manifest)
-
-
-def lay(application: Application, *names: str, order: tuple[str, ...] | None = None) -> Target:
-    """The tree of a request, its parts laid in ``order``."""
-    lamp = composite(application)
-    parts = [conflicts.laid(lamp, name, application.store)
-             for name in order or lamp.closure(names)]
-    found = target.lay(base_tree(application), parts, shared=lamp.shared,
-                       restore=conflicts.restore_of(lamp, application.store),
-                       answers=lamp.answers, read=conflicts.reader(application.store))
-    assert found.conflicts == ()
-    return found
 
 
 # -- the whole machine ------------------------------------------------------------------------

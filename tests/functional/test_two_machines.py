@@ -21,9 +21,9 @@ from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.plan import Request, Target
 from splitimage_driver.planning import target
 from tests.functional import trees
-from tests.functional.test_trees import NAMES, SOFTWARE, Lamp, lamp, lay, named
+from tests.functional.lamp import NAMES, SOFTWARE, Lamp, lay, named
 
-__all__ = ["lamp"]  # the fixture
+pytest_plugins = ("tests.functional.lamp",)
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root"),
               pytest.mark.must_show("main-job", 7)]
 REAL = (gold_machines.Step("redis", ("redis-server",)),
