@@ -11,11 +11,9 @@ from splitimage_driver.archive.tree import BlobTree
 from splitimage_driver.capture import conflicts, pack
 from splitimage_driver.capture.gold import Spool
 from splitimage_driver.model import part as parts_
-from splitimage_driver.model.composite import MAX_PARTS, Answer, Composite, PartRef
+from splitimage_driver.model.composite import ACTIONS, MAX_PARTS, Answer, Composite, PartRef
 from splitimage_driver.model.part import PartManifest, check_name
 from splitimage_driver.service import ImageService
-
-ACTIONS = ("keep", "replace", "concatenate", "three-way", "file")
 
 
 class CompositeService:
@@ -96,7 +94,7 @@ class CompositeService:
         every later launch of the parts concerned.
 
         :param path: as ``conflict list`` shows it
-        :param action: one of :data:`ACTIONS`
+        :param action: one of :data:`~splitimage_driver.model.composite.ACTIONS`
         :param part: whose version wins, with ``replace``
         :param content: the own file, with ``file``
         :raises NotFound: there is no such conflict

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from splitimage_driver.cli import lookup
-from splitimage_driver.model.composite import Answer
+from splitimage_driver.model.composite import TENANTS_ACTIONS, Answer, answered
 from splitimage_driver.model.part import FILESET
 from splitimage_driver.model.plan import Request
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-#: What a tenant may answer for a file set.
-ANSWERS = ("keep", "replace", "concatenate")
 _ARCHIVE = re.compile(r"\.(tar|tgz|txz|tzst|tar\.\w+|squashfs|sqfs)\Z")
 
 
@@ -51,14 +49,10 @@ def software(text: str) -> tuple[str, tuple[str, ...]]:
 def answer(text: str) -> Answer:
     """PATH=keep|replace|concatenate; the path may hold a = itself."""
     path, _, action = text.rpartition("=")
-    if action not in ANSWERS or not path.strip("/"):
+    if action not in TENANTS_ACTIONS or not path.strip("/"):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not of the form PATH={'|'.join(ANSWERS)}")
+            f"{text!r} is not of the form PATH={'|'.join(TENANTS_ACTIONS)}")
     return answered(path, action)
-
-
-def answered(path: str, action: str) -> Answer:
-    return Answer(path=os.fsencode(path).strip(b"/"), parts=(), action=action)
 
 
 def whole(lowest: int, highest: int | None = None) -> Callable[[str], int]:

@@ -14,6 +14,7 @@ import msgspec
 from splitimage_driver import exceptions
 from splitimage_driver.cli import arguments, base, batch, views
 from splitimage_driver.cli.columns import Column
+from splitimage_driver.model.composite import answered
 
 if TYPE_CHECKING:
     from splitimage_driver.model.plan import Plan
@@ -141,8 +142,7 @@ class Launch(base.Lister):
                             _or(entry.path, parsed.path))
             if reason:
                 raise exceptions.InvalidInput(what=place, reason=reason)
-            answers = [arguments.answered(path, action)
-                       for path, action in entry.on_conflict.items()]
+            answers = [answered(path, action) for path, action in entry.on_conflict.items()]
             yield functools.partial(self._wish, parsed, entry, answers)
 
     def _wish(self, parsed: argparse.Namespace, entry: batch.Entry, answers: Any) -> Wish:

@@ -14,6 +14,10 @@ SCHEMA = 1
 #: Raised whenever a merger or identity rule changes its output.
 RULES = 1
 MAX_PARTS = 64
+#: What an administrator may answer to a conflict, see :class:`Answer`.
+ACTIONS = ("keep", "replace", "concatenate", "three-way", "file")
+#: What a tenant may, where a file set clashes with a part.
+TENANTS_ACTIONS = ("keep", "replace", "concatenate")
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -94,6 +98,15 @@ class Answer(msgspec.Struct, frozen=True):
     @property
     def digest(self) -> str:
         return hashlib.sha256(msgspec.msgpack.encode(self)).hexdigest()
+
+
+def answered(path: str, action: str) -> Answer:
+    """A tenant's answer, whatever the parts are.
+
+    :param path: with a slash before it or without
+    :param action: one of :data:`TENANTS_ACTIONS`
+    """
+    return Answer(path=path.encode("utf-8", "surrogateescape").strip(b"/"), parts=(), action=action)
 
 
 class Conflict(msgspec.Struct, frozen=True):

@@ -49,7 +49,8 @@ def complete(application: Application, start: Start, *, check: Callable[[], None
     if not parts and not wanted.filesets:
         return composite
     check()
-    request = Request(composite=composite, parts=parts, filesets=wanted.filesets)
+    request = Request(composite=composite, parts=parts, filesets=wanted.filesets,
+                      answers=wanted.answers)
     with application.images.assembled(request, fetch=False,
                                       largest=start.disk_bytes) as (plan, done):
         if done.image is None:

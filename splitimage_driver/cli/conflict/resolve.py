@@ -9,8 +9,8 @@ from typing import Any
 
 from splitimage_driver import exceptions
 from splitimage_driver.cli import base, views
+from splitimage_driver.model.composite import ACTIONS
 
-ACTIONS = ("keep", "replace", "concatenate", "three-way", "file")
 _LIMIT = 4 << 20
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from splitimage_driver import exceptions
 from splitimage_driver.assembly import disks
+from splitimage_driver.model.composite import Answer, answered
 from splitimage_driver.model.plan import Request
 from splitimage_driver.nova import completing
 from splitimage_driver.nova.completing import Start
@@ -58,10 +59,10 @@ class Lamp:
                types.SimpleNamespace(image=types.SimpleNamespace(id=MADE), disk="d1"))
 
     def complete(self, parts: tuple[str, ...] | None, *filesets: str, image: str = LAMP,
-                 role: str = "composite") -> str:
+                 role: str = "composite", answers: tuple[Answer, ...] = ()) -> str:
         application: Any = types.SimpleNamespace(store=self, images=self)
         return completing.complete(
-            application, Start(image=image, role=role, wanted=Wanted(parts, filesets),
+            application, Start(image=image, role=role, wanted=Wanted(parts, filesets, answers),
                                disk_bytes=4 * GIB),
             check=self.check, seed=lambda image, disk: self.seeded.append((image, disk)))
 
@@ -75,6 +76,12 @@ def test_what_was_assembled_here_is_kept_for_nova() -> None:
     assert lamp.complete(("apache", "php"), "site") == MADE
     assert lamp.asked == [Request(composite=LAMP, parts=("apache", "php"), filesets=("site",))]
     assert lamp.seeded == [(MADE, Path("/objects/d1"))]
+
+
+def test_the_tenants_answers_are_the_requests() -> None:
+    lamp, answers = Lamp(), (answered("/etc/motd", "replace"),)
+    lamp.complete(("apache",), "site", answers=answers)
+    assert [request.answers for request in lamp.asked] == [answers]
 
 
 def test_an_exact_match_is_left_to_nova() -> None:
