@@ -1,11 +1,26 @@
 from __future__ import annotations
 
 import datetime
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import accept
+
+#: Lines that the sample of ``./run test`` shows nothing of, and why.
+NOT_SAMPLED = {
+    ("glance", 5): "it is a measurement of minutes in a cloud",
+    ("main-job", 5): "it is a measurement, and benchmarks are no tests",
+    ("nova", 5): "nova-compute is killed and started again for each test, minutes each",
+    ("nova", 6): "servers have to outlive the time after which Nova's cache is emptied",
+    ("nova", 8): "what is bounded is many servers' images",
+    ("nova", 9): "it takes two compute hosts, and servers on both",
+    ("planning", 3): "it is a measurement, and benchmarks are no tests",
+}
 
 
 def memory_of(path: Path, **outcomes: str) -> accept.Memory:
@@ -51,3 +66,43 @@ def test_a_line_without_a_test_spoils_the_result(
     text, shown = accept.result("topic", 2, memory, now)
     assert not shown
     assert "| 2 | NO TEST | 0/0 |" in text
+
+
+class Collected:
+    """The pytest plugin: remembers all tests, before any is left out."""
+
+    def __init__(self) -> None:
+        self.items: list[pytest.Item] = []
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Iterator[None]:
+        self.items = list(items)
+        yield
+
+
+@pytest.fixture(scope="module")
+def shown() -> dict[tuple[str, int], set[bool]]:
+    """Topic and line to whether its tests are in the sample: some are, or some
+    are not, or both."""
+    found = Collected()
+    status = pytest.main(["--collect-only", "-p", "no:terminal", "-o",
+                          "addopts=--import-mode=importlib", str(accept.ROOT / "tests")], [found])
+    assert status == pytest.ExitCode.OK
+    settings: Any = tomllib.loads((accept.ROOT / "pyproject.toml").read_text())["tool"]
+    sampled = [accept.ROOT / path for path in settings["pytest"]["ini_options"]["testpaths"]]
+    lines: dict[tuple[str, int], set[bool]] = defaultdict(set)
+    for item in found.items:
+        here = item.get_closest_marker("accept") is None and any(
+            item.path.is_relative_to(path) for path in sampled)
+        for mark in item.iter_markers("must_show"):
+            lines[mark.kwargs.get("topic", mark.args[0] if mark.args else ""),
+                  mark.kwargs.get("line", mark.args[-1] if mark.args else 0)].add(here)
+    assert {topic for topic, _ in lines} <= set(settings["splitimage"]["accept"])
+    return lines
+
+
+def test_every_line_that_has_a_test_has_one_in_the_sample(
+        shown: dict[tuple[str, int], set[bool]]) -> None:
+    """So that no change is accepted that breaks what must be shown and is not
+    even tried."""
+    assert {line for line, here in shown.items() if True not in here} == set(NOT_SAMPLED)
