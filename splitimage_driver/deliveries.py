@@ -39,11 +39,12 @@ class Delivery:
 
     :ivar layout: the record of it
     :ivar plan: what the guest is to do
+    :ivar generated: contents that no blob has, by path
     """
 
     def __init__(self, plan: DeliveryPlan, generated: Mapping[bytes, bytes], *,
                  parts: tuple[str, ...], filesets: tuple[str, ...]) -> None:
-        self.plan, self._generated = plan, generated
+        self.plan, self.generated = plan, generated
         self.layout = Layout(
             id=secrets.token_hex(layout.ID_DIGITS // 2), mode=plan.mode, parts=parts,
             filesets=filesets, size=plan.size,
@@ -55,11 +56,11 @@ class Delivery:
 
         :raises ToolMissing: :raises ToolFailed: see :func:`plandisk.write`
         """
-        plandisk.write(destination, self.layout.id, self.plan, self._generated)
+        plandisk.write(destination, self.layout.id, self.plan, self.generated)
 
     def another(self) -> Delivery:
         """The same for another machine: every machine has an id of its own."""
-        return Delivery(self.plan, self._generated, parts=self.layout.parts,
+        return Delivery(self.plan, self.generated, parts=self.layout.parts,
                         filesets=self.layout.filesets)
 
 
