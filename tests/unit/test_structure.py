@@ -144,13 +144,16 @@ class _Absent(importlib.abc.MetaPathFinder):
 @pytest.fixture
 def bare_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No optional package, and nothing of this project imported yet."""
-    before = dict(sys.modules)
+    def concerned() -> dict[str, ModuleType]:
+        return {name: module for name, module in sys.modules.items()
+                if name.partition(".")[0] in _Absent.packages | {"splitimage_driver"}}
+
+    before = concerned()
     for module in before:
-        if module.partition(".")[0] in _Absent.packages | {"splitimage_driver"}:
-            del sys.modules[module]
+        del sys.modules[module]
     monkeypatch.setattr(sys, "meta_path", [_Absent(), *sys.meta_path])
     yield
-    for module in set(sys.modules) - set(before):
+    for module in concerned():  # others, as numpy, cannot be loaded twice
         del sys.modules[module]
     sys.modules.update(before)
 
