@@ -59,6 +59,7 @@ RULES = (
     Rule("var/lib/NetworkManager/*", "identity"),
     Rule("var/lib/systemd/network/*", "identity"),
     Rule("var/lib/cloud/*", "identity"),
+    Rule("var/lib/splitimage/*", "identity"),
     Rule("root/.bash_history", "secret"),
     Rule("home/*/.bash_history", "secret"),
     Rule("etc/ld.so.cache", "regenerated", REMOVE, "ldconfig, at first boot"),

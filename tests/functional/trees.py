@@ -25,7 +25,7 @@ from splitimage_driver.archive.tree import DirTree
 from splitimage_driver.assembly import assembler
 from splitimage_driver.assembly.base import Opener, Session, Space
 from splitimage_driver.capture.identity import Identity
-from splitimage_driver.guest import FIRST_BOOT
+from splitimage_driver.guest import FIRST_BOOT, LAYING
 from splitimage_driver.model.composite import Mount
 from splitimage_driver.model.entry import DIRECTORY, FileEntry, parents
 from splitimage_driver.model.manifest import Manifest
@@ -33,7 +33,7 @@ from splitimage_driver.model.plan import Plan, Request, Target, Work
 from splitimage_driver.service import ImageService
 
 #: This project's own files in every base, with the link that starts them.
-OURS = frozenset(path for path, _, _ in FIRST_BOOT) | {
+OURS = frozenset(path for path, _, _ in (*FIRST_BOOT, *LAYING)) | {
     b"etc/systemd/system/sysinit.target.wants/splitimage-firstboot.service"}
 _SCRIPT = r"""
 set -eu

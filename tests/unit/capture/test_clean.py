@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
+from splitimage_driver import guest
 from splitimage_driver.capture import clean
 from splitimage_driver.capture.identity import Identity
 from splitimage_driver.model.entry import DIRECTORY, FILE, FileEntry
@@ -79,3 +82,34 @@ def test_a_machine_without_an_id_gets_an_empty_one() -> None:
     assert found.first_boot < {e.path for e in found.manifest}
     assert all(found.manifest.by_path[path].size == len(content)
                for path, content in found.generated.items())
+
+
+def test_a_base_gets_what_lays_parts_where_that_can_run() -> None:
+    system = [file("usr/lib/systemd/systemd")]
+    tools = [file("usr/bin/perl"), file("usr/bin/udevadm")]
+    layout = b"usr/lib/splitimage/layout"
+    rule = b"usr/lib/udev/rules.d/90-splitimage.rules"
+    whole = clean.clean(Manifest([*system, *tools]), Identity(), generated={})
+    assert {path for path, _, _ in guest.LAYING} <= whole.first_boot
+    assert whole.manifest.by_path[layout].mode == 0o755
+    assert whole.manifest.by_path[rule].mode == 0o644
+    for some in ([], [tools[0]], [tools[1]]):
+        found = clean.clean(Manifest([*system, *some]), Identity(), generated={})
+        assert found.first_boot and layout not in found.manifest and rule not in found.manifest
+    assert clean.clean(Manifest(tools), Identity(), generated={}).first_boot == frozenset()
+
+
+def test_before_the_usrmerge_units_and_rules_are_below_lib() -> None:
+    tree = Manifest([file("lib/systemd/systemd"), file("usr/bin/perl"), file("bin/udevadm")])
+    found = clean.clean(tree, Identity(), generated={}).manifest
+    assert b"lib/systemd/system/splitimage-layout.service" in found
+    assert b"lib/udev/rules.d/90-splitimage.rules" in found
+    assert b"usr/lib/splitimage/layout" in found
+
+
+def test_every_program_of_the_guest_is_carried() -> None:
+    place = Path(guest.__file__).parent
+    carried = {resource for _, _, resource in (*guest.FIRST_BOOT, *guest.LAYING)}
+    assert carried == {path.name for path in place.iterdir() if path.is_file()} - {"__init__.py"}
+    for name in carried:
+        assert len((place / name).read_text().splitlines()) < 300, name

@@ -14,6 +14,8 @@ RULED = {
     "var/lib/systemd/random-seed": ("identity", REMOVE),
     "var/lib/mysql/auto.cnf": ("identity", REMOVE),
     "etc/ssl/private/ssl-cert-snakeoil.key": ("identity", REMOVE),
+    "var/lib/splitimage/journal-0123456789ab": ("identity", REMOVE),
+    "var/lib/splitimage/deep/er": ("identity", REMOVE),
     "root/.bash_history": ("secret", REMOVE), "home/me/.bash_history": ("secret", REMOVE),
     "etc/ld.so.cache": ("regenerated", REMOVE), "boot/initrd.img-6.1": ("regenerated", KEEP),
     "etc/shadow-": ("backup", REMOVE), "var/lib/dpkg/status-old": ("backup", REMOVE),
@@ -36,6 +38,7 @@ FREE = (
     "var/cache/debconf/config.dat", "var/lib/apt/extended_states", "var/www/log/x",
     "srv/tmp/x", "usr/share/run/x", "usr/lib/modules/6.1/kernel/x.ko", "boot/vmlinuz-6.1",
     "root/.ssh/authorized_keys", "root/.bashrc", "home/me/.profile", "opt/var/log/x",
+    "usr/lib/splitimage/layout",
 )
 
 
