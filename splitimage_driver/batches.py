@@ -9,6 +9,7 @@ import msgspec
 from oslo_log import log as logging
 
 from splitimage_driver import exceptions, workers
+from splitimage_driver.deliveries import INJECT, STREAM
 from splitimage_driver.model.plan import BatchStep
 from splitimage_driver.plans import PlanService
 from splitimage_driver.servers import ASSEMBLED, BOOTED, Launched, Wish
@@ -50,7 +51,7 @@ class BatchService:
         return self.plans.batch(
             [msgspec.structs.replace(wish.request, booted=wish.publish == BOOTED)
              for wish in wishes],
-            parents=[wish.publish == ASSEMBLED for wish in wishes])
+            parents=[wish.publish == ASSEMBLED and wish.deliver == INJECT for wish in wishes])
 
     def launch(self, wishes: Sequence[Wish]) -> list[Outcome]:
         """Parents before children, independent ones side by side. Where one
@@ -87,8 +88,13 @@ class _Run:
         return [self.found[number] for number in range(len(self.wishes))]
 
     def _plan(self, numbers: Collection[int]) -> None:
-        """The order of these, from the store as it is now."""
-        order = list(numbers)
+        """The order of these, from the store as it is now. Servers that lay their
+        parts while they run are made from no other's image."""
+        streamed = [n for n in numbers if self.wishes[n].deliver == STREAM]
+        self.waiting |= dict.fromkeys(streamed)
+        order = [n for n in numbers if n not in streamed]
+        if not order:
+            return
         for step in self.service.plan([self.wishes[number] for number in order]):
             first, *others = (order[number] for number in step.requests)
             self.waiting[first] = None if step.source is None else order[step.source]

@@ -310,3 +310,24 @@ class ChangedMeanwhile(SplitImageError):
     message = "%(kind)s %(name)s was changed by somebody else meanwhile"
     hint = "look at it again, then run the command again"
     exit_code = 54
+
+
+# -- 60..69: servers that lay parts while they run ------------------------------
+
+class LayoutIncomplete(SplitImageError):
+    message = "server %(server)s has laid %(percent)d %% of its parts: %(what)s"
+    hint = "try again when it is complete, which this waits for: splitimage server wait %(server)s"
+    exit_code = 60
+
+
+class LayoutFailed(SplitImageError):
+    message = "server %(server)s runs, but did not lay all its parts: %(reason)s"
+    hint = "mend that, and have it lay what is missing: splitimage server retry %(server)s"
+    exit_code = 61
+
+
+class ChangedInServer(SplitImageError):
+    message = ("nothing is removed from server %(server)s: what was changed there would be lost "
+               "with it: %(paths)s")
+    hint = "save that and run the command again with --force, or leave the part where it is"
+    exit_code = 62

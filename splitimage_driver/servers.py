@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import msgspec
 from oslo_log import log as logging
 
 from splitimage_driver import exceptions
+from splitimage_driver.deliveries import INJECT, STREAM, Delivery
 from splitimage_driver.launch import HTTP_PORTS, Launcher
+from splitimage_driver.layouts import LayoutService
 from splitimage_driver.model.plan import Plan, Request
 from splitimage_driver.model.server import BUILDING, STALE, Server
 from splitimage_driver.progress import Operation
-from splitimage_driver.service import Assembled, ImageService
+from splitimage_driver.service import ImageService
 
 LOG = logging.getLogger(__name__)
 
@@ -35,6 +37,11 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     :ivar path: for which HTTP status 200 is awaited where ``wait`` is a
         web server's port; None: any answer will do
     :ivar timeout: seconds to wait; None: the configured time
+    :ivar deliver: ``inject`` what is missing into the disk; ``stream``: boot at
+        once from the nearest image that has nothing in excess, and let the
+        servers lay the rest while they run, which publishes nothing; ``auto``:
+        what is predicted to bring the services up earlier
+    :ivar complete: wait until all is laid
     """
 
     request: Request
@@ -47,6 +54,26 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     wait: int | None = None
     path: str | None = None
     timeout: float | None = None
+    deliver: str = INJECT
+    complete: bool = False
+
+
+class _Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What servers are started from.
+
+    :ivar disk: sha256
+    :ivar image: id of the completed image; "": the composite's base
+    :ivar booted: that is one of a machine that had run
+    :ivar delivery: what each of them lays; None: nothing
+    :ivar facts: what was measured
+    """
+
+    plan: Plan
+    disk: str
+    image: str
+    booted: bool = False
+    delivery: Delivery | None = None
+    facts: dict[str, float] = {}
 
 
 class Launched(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +94,7 @@ class ServerService:
 
     def __init__(self, images: ImageService, launcher: Launcher, options: Any) -> None:
         self.images, self.launcher, self.options = images, launcher, options
+        self.layouts = LayoutService(images, launcher, options)
         self.store = images.store
 
     # -- launch -----------------------------------------------------------------------
@@ -83,51 +111,82 @@ class ServerService:
             raise exceptions.InvalidInput(
                 what="publishing a booted server",
                 reason="no port is given to wait for, which tells when it has booted")
-        composite = self.store.composite(wish.request.composite)
         request = msgspec.structs.replace(wish.request, booted=wish.publish == BOOTED)
+        hardware = self.store.composite(wish.request.composite).hardware
         servers = []
         # Within the block nothing takes the disk away; after it the servers'
         # records keep it.
-        with self.images.assembled(request, publish=wish.publish == ASSEMBLED,
-                                   source=source) as (plan, assembled):
-            ready(assembled.image.id if assembled.image else None)
+        with self._ready(wish, request, source) as start:
+            ready((start.image or None) if start.delivery is None else None)
             began = time.monotonic()
             for number in range(1, wish.count + 1):
-                server_id = secrets.token_hex(6)
-                with self._starting(server_id):
-                    server = self._record(wish, server_id, number, plan, assembled)
-                    try:
-                        servers.append(self.launcher.start(
-                            server, backing=self.store.path(assembled.disk),
-                            backing_format="qcow2", memory=wish.memory, cpus=wish.cpus,
-                            ports=_ports(wish),
-                            firmware=composite.hardware.get("firmware", "bios")))
-                    except BaseException:
-                        self.launcher.delete(server)
-                        raise
-        measured = {**assembled.facts, "start_seconds": time.monotonic() - began}
+                servers.append(self._started(
+                    wish, number, start, firmware=hardware.get("firmware", "bios")))
+        measured = {**start.facts, "start_seconds": time.monotonic() - began}
         if wish.wait is not None:
             measured["answer_seconds"] = self._wait(servers, wish, wish.wait)
         unknown: Sequence[str] = ()
-        if wish.publish == BOOTED and not (assembled.image and assembled.image.booted):
+        if wish.publish == BOOTED and not start.booted:
             unknown = self._publish(servers[0], request)
-        self.store.record("launch", {**plan.summary(), "measured": measured})
-        return Launched(servers=tuple(servers), plan=plan, measured=measured,
+        if start.delivery is not None:
+            servers = [self.layouts.wait(server, timeout=wish.timeout) if wish.complete
+                       else self._refreshed(server) for server in servers]
+            measured["laid_bytes"] = float(start.delivery.layout.size)
+            if wish.complete:
+                measured["laid_seconds"] = time.monotonic() - began
+        self.store.record("launch", {**start.plan.summary(), "measured": measured,
+                                     "deliver": INJECT if start.delivery is None else STREAM})
+        return Launched(servers=tuple(servers), plan=start.plan, measured=measured,
                         unknown=tuple(unknown))
 
-    def _starting(self, server_id: str,
-                  timeout: float | None = None) -> contextlib.AbstractContextManager[None]:
-        """Held by whoever starts a server: one that is being built and whose
-        lock is free has lost its starter."""
-        return self.store.lock(f"server {server_id}", timeout=timeout)
+    @contextlib.contextmanager
+    def _ready(self, wish: Wish, request: Request, source: str | None) -> Iterator[_Start]:
+        """What to start from, as long as the block lasts."""
+        if self._way(wish) == STREAM:
+            with self.images.deliveries.streamed(request) as found:
+                yield _Start(plan=found.plan, disk=found.disk, image=found.image,
+                             delivery=found.delivery)
+            return
+        with self.images.assembled(request, publish=wish.publish == ASSEMBLED,
+                                   source=source) as (plan, assembled):
+            image = assembled.image
+            yield _Start(plan=plan, disk=assembled.disk, facts=assembled.facts,
+                         image=image.id if image else "", booted=bool(image and image.booted))
 
-    def _record(self, wish: Wish, server_id: str, number: int, plan: Plan,
-                assembled: Assembled) -> Server:
+    def _way(self, wish: Wish) -> str:
+        if wish.publish != BOOTED:
+            return self.images.deliveries.way(wish.request, wish.deliver)
+        if wish.deliver == STREAM:
+            raise exceptions.InvalidInput(
+                what="publishing a booted server",
+                reason="one that lays its parts while it runs publishes nothing")
+        return INJECT
+
+    def _started(self, wish: Wish, number: int, start: _Start, *, firmware: str) -> Server:
+        server_id = secrets.token_hex(6)
+        delivery = start.delivery and start.delivery.another()
+        with self.layouts.held(server_id):
+            server = self._record(wish, server_id, number, start, delivery)
+            try:
+                if delivery is not None:
+                    self.layouts.write(server, delivery)
+                return self.launcher.start(
+                    server, backing=self.store.path(start.disk), backing_format="qcow2",
+                    memory=wish.memory, cpus=wish.cpus, ports=_ports(wish),
+                    firmware=firmware, disks=self.layouts.disks(server))
+            except BaseException:
+                self.launcher.delete(server)
+                raise
+
+    def _record(self, wish: Wish, server_id: str, number: int, start: _Start,
+                delivery: Delivery | None) -> Server:
         # One after the other, so that no name is given twice.
         with self.store.lock("server names"):
             server = msgspec.structs.replace(
-                self._described(wish, server_id, plan, assembled),
+                self._described(wish, server_id, start),
                 name=self._name(wish, server_id, number))
+            if delivery is not None:
+                server = self.layouts.given(server, delivery)
             self.store.save_server(server)
         return server
 
@@ -142,11 +201,11 @@ class ServerService:
             name = f"{name}-{server_id[:4]}"
         return name
 
-    def _described(self, wish: Wish, server_id: str, plan: Plan, assembled: Assembled) -> Server:
+    def _described(self, wish: Wish, server_id: str, start: _Start) -> Server:
         return Server(
-            id=server_id, name="", composite=plan.composite, parts=wish.request.parts,
-            filesets=wish.request.filesets, disk=assembled.disk,
-            image=assembled.image.id if assembled.image else "",
+            id=server_id, name="", composite=start.plan.composite, parts=wish.request.parts,
+            filesets=wish.request.filesets, answers=wish.request.answers, disk=start.disk,
+            image=start.image,
             directory=str(self.store.server_directory(server_id)), owner=self.images.owner,
             created=time.time(), state=BUILDING)
 
@@ -156,10 +215,12 @@ class ServerService:
         for server in servers:
             with Operation("boot", total=1, unit="steps", subject=server.name) as step:
                 if wish.path is not None and port in HTTP_PORTS:
-                    seconds, _, _ = self.launcher.wait_http(server, port, wish.path,
-                                                            timeout=timeout)
+                    seconds, _, _ = self.launcher.wait_http(
+                        server, port, wish.path, timeout=timeout,
+                        meanwhile=self.layouts.watch(server))
                 else:
-                    seconds = self.launcher.wait(server, port, timeout=timeout)
+                    seconds = self.launcher.wait(server, port, timeout=timeout,
+                                                 meanwhile=self.layouts.watch(server))
                 step.advance()
             longest = max(longest, seconds)
         return longest
@@ -176,11 +237,15 @@ class ServerService:
         return self._refreshed(server)
 
     def _refreshed(self, server: Server) -> Server:
+        """The record as it should be by what runs, and by what the guest has told."""
+        return self.layouts.look(self._known(server))
+
+    def _known(self, server: Server) -> Server:
         fresh = self.launcher.refresh(server)
         if fresh.state != BUILDING or self.launcher.alive(fresh):
             return fresh
         try:
-            with self._starting(server.id, timeout=0):
+            with self.layouts.held(server.id, timeout=0):
                 # Its starter may have finished just before.
                 fresh = self.launcher.refresh(self.store.server(server.id))
                 if fresh.state == BUILDING and not self.launcher.alive(fresh):
@@ -197,35 +262,70 @@ class ServerService:
         return self.launcher.console(self.show(name_or_id))
 
     def stop(self, name_or_id: str, *, timeout: float | None = None) -> Server:
-        return self.launcher.stop(self.show(name_or_id), timeout=timeout)
+        # Held, so that nobody changes meanwhile what it lays.
+        found = self.show(name_or_id)
+        with self.layouts.held(found.id):
+            return self.launcher.stop(self.launcher.refresh(self.store.server(found.id)),
+                                      timeout=timeout)
 
     def start(self, name_or_id: str) -> Server:
         """Start a stopped or stale server again; it keeps its disk and ports.
 
         :raises InvalidInput: it runs
         """
-        with self._starting(self.show(name_or_id).id):
-            server = self.show(name_or_id)
+        found = self.show(name_or_id)
+        with self.layouts.held(found.id):
+            server = self.layouts.settle(self.launcher.refresh(self.store.server(found.id)))
             composite = self.store.composite(server.composite)
+            if not self.launcher.alive(server):
+                server = self.layouts.again(server)
             return self.launcher.start(
                 server, backing=self.store.path(server.disk), backing_format="qcow2",
-                ports=tuple(server.ports), firmware=composite.hardware.get("firmware", "bios"))
+                ports=tuple(server.ports), firmware=composite.hardware.get("firmware", "bios"),
+                disks=self.layouts.disks(server))
 
     def delete(self, name_or_id: str) -> None:
         self.launcher.delete(self.show(name_or_id))
+
+    # -- its parts ------------------------------------------------------------------
+
+    def wait(self, name_or_id: str, *, timeout: float | None = None) -> Server:
+        """Wait until nothing is left to lay, see
+        :meth:`splitimage_driver.layouts.LayoutService.wait`."""
+        return self.layouts.wait(self.show(name_or_id), timeout=timeout)
+
+    def retry(self, name_or_id: str) -> Server:
+        """Let it lay what it failed to lay, see
+        :meth:`splitimage_driver.layouts.LayoutService.retry`."""
+        return self.layouts.retry(self.show(name_or_id))
+
+    def add_parts(self, name_or_id: str, request: Request) -> Server:
+        """Let it lay more parts while it runs, see
+        :meth:`splitimage_driver.layouts.LayoutService.add`."""
+        return self.layouts.add(self.show(name_or_id), request)
+
+    def remove_parts(self, name_or_id: str, request: Request, *, force: bool = False) -> Server:
+        """Let it remove parts while it runs, see
+        :meth:`splitimage_driver.layouts.LayoutService.remove`."""
+        return self.layouts.remove(self.show(name_or_id), request, force=force)
+
+    # -- publishing back --------------------------------------------------------------
 
     def publish(self, name_or_id: str) -> Sequence[str]:
         """Publish a running server's disk, identity cleaned, as an image of
         its own; returns the paths that no part vouches for.
 
         :raises AlreadyExists: there is one of this request
+        :raises LayoutIncomplete: :raises LayoutFailed: it has not laid all its parts
         """
         server = self.show(name_or_id)
         composite = self.store.composite(server.composite)
-        return self._publish(server, Request(composite=composite.name, parts=server.parts,
-                                             filesets=server.filesets))
+        return self._publish(server, msgspec.structs.replace(server.request,
+                                                             composite=composite.name))
 
     def _publish(self, server: Server, request: Request) -> Sequence[str]:
+        if not server.complete:
+            raise self.layouts.incomplete(server, "no snapshot of it is taken now")
         with self.store.scratch() as scratch:
             snapshot = scratch / "snapshot.qcow2"
             self.launcher.snapshot(server, snapshot)

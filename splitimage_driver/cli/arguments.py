@@ -107,18 +107,42 @@ def add_request(parser: argparse.ArgumentParser, *, composite: bool = True) -> N
     """
     parser.add_argument("composite", metavar="COMPOSITE", nargs=None if composite else "?",
                         help="name or id of the composite image")
+    add_parts(parser, of="it", none="; none: the base alone")
+    add_answers(parser)
+
+
+def add_parts(parser: argparse.ArgumentParser, *, of: str, none: str = "") -> None:
+    """--part, --fileset.
+
+    :param of: of what they are parts
+    :param none: what it means to give none
+    """
     parser.add_argument("--part", action="append", default=[], dest="parts", metavar="PART",
-                        help="a part of it; what it requires comes along (repeat for more; "
-                             "none: the base alone)")
+                        help=f"a part of {of}; what it requires comes along (repeat for more"
+                             f"{none})")
     parser.add_argument("--fileset", action="append", default=[], dest="filesets", metavar="F",
                         help="files of your own: a directory or an archive, which is stored as "
                              "a part named after it, or the name or id of a stored one; what "
                              "exists as a path is taken as a path (repeat for more)")
+
+
+def add_answers(parser: argparse.ArgumentParser) -> None:
+    """--on-conflict."""
     parser.add_argument("--on-conflict", action="append", default=[], dest="answers",
                         type=answer, metavar="PATH=ANSWER",
                         help="where a file set and a part both bring PATH: keep the part's, "
                              "replace it by the file set's, or concatenate both "
                              "(repeat for more)")
+
+
+def add_layout_timeout(parser: argparse.ArgumentParser, *, no_wait: bool = False) -> None:
+    """--timeout, and --no-wait for commands that begin something."""
+    parser.add_argument("--timeout", type=seconds, metavar="SECONDS",
+                        help="to wait at most (default: [launch] layout_timeout)")
+    if no_wait:
+        parser.add_argument("--no-wait", action="store_true",
+                            help="let the server go on by itself; server show tells how far it "
+                                 "is, server wait waits")
 
 
 def request(application: Application, parsed: argparse.Namespace) -> Request:

@@ -29,6 +29,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: Annotated[str, msgspec.Meta(pattern=NAME)] | None = None
     count: Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)] = 1
     publish: Literal["assembled", "booted", "never"] | None = None
+    deliver: Literal["inject", "stream", "auto"] | None = None
     memory: _Positive | None = None
     cpus: _Positive | None = None
     ports: tuple[_Port, ...] | None = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from splitimage_driver import exceptions
-from splitimage_driver.cli import arguments, base, batch, views
+from splitimage_driver.cli import arguments, base, batch, errors, views
 from splitimage_driver.cli.columns import Column
 from splitimage_driver.model.composite import answered
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 ASSEMBLED, BOOTED, NEVER = "assembled", "booted", "never"
 PUBLISH = (ASSEMBLED, BOOTED, NEVER)
+INJECT, STREAM, AUTO = "inject", "stream", "auto"
+DELIVER = (INJECT, STREAM, AUTO)
 
 
 class Launch(base.Lister):
@@ -29,7 +33,9 @@ class Launch(base.Lister):
 
     The stored image that is nearest is completed, published, and each
     server runs on a copy-on-write overlay of it. The servers outlive the
-    command. With --batch the requests of a JSON file are launched in the
+    command. With --deliver stream they boot at once, from the nearest image
+    that has no part too many, and lay the others while they run; that
+    publishes nothing. With --batch the requests of a JSON file are launched in the
     order that costs least: each image is made from a stored one or from
     another one of the batch, independent ones side by side. --dry-run shows
     that order. Where one fails the others go on::
@@ -44,11 +50,13 @@ class Launch(base.Lister):
 
     examples = (
         "launch lamp --part apache --part php --wait 80 --path /",
+        "launch lamp --part apache --deliver stream --wait-complete",
         "launch lamp --part apache --fileset ./page --count 3 --port 22 \\\n"
         "        --on-conflict /var/www/html/index.html=replace",
         "launch --batch requests.json --dry-run")
     columns: Sequence[Column] = views.LAUNCHED
     failures: Sequence[exceptions.SplitImageError] = ()
+    launched: Sequence[Launched] = ()
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         arguments.add_request(parser, composite=False)
@@ -61,6 +69,10 @@ class Launch(base.Lister):
                             help="keep the disk as assembled, before its first boot; or a "
                                  "snapshot of the server once it answers on --wait, its "
                                  "identity cleaned; or nothing (default: assembled)")
+        parser.add_argument("--deliver", choices=DELIVER, default=INJECT,
+                            help="complete the disk before the server boots; or let the server "
+                                 "lay its parts while it runs; or what is predicted to bring "
+                                 "its services up earlier (default: inject)")
         parser.add_argument("--memory", type=arguments.whole(1), metavar="MIB",
                             help="of a server (default: [launch] memory)")
         parser.add_argument("--cpus", type=arguments.whole(1), metavar="N",
@@ -74,8 +86,11 @@ class Launch(base.Lister):
         parser.add_argument("--path", metavar="/PATH",
                             help="with --wait and a web server's port: until this page's status "
                                  "is 200")
+        parser.add_argument("--wait-complete", action="store_true", dest="complete",
+                            help="with --deliver: wait until all parts are laid")
         parser.add_argument("--timeout", type=arguments.seconds, metavar="SECONDS",
-                            help="to wait at most (default: [launch] timeout)")
+                            help="to wait at most (default: [launch] timeout; layout_timeout "
+                                 "for --wait-complete)")
         parser.add_argument("--batch", type=Path, metavar="FILE",
                             help="launch the requests of a JSON file")
         parser.add_argument("--dry-run", action="store_true",
@@ -94,24 +109,47 @@ class Launch(base.Lister):
         if parsed_args.batch is None:
             if parsed_args.dry_run:
                 return [self._planned(wishes[0])]
-            return _rows(self.application.servers.launch(wishes[0]))
+            self.launched = [self.application.servers.launch(wishes[0])]
+            return _rows(self.launched[0])
         service = self.application.batches
         if parsed_args.dry_run:
             return views.batch(service.plan(wishes), wishes)
         outcomes = service.launch(wishes)
         # Told below the table of what runs.
         self.failures = [outcome.error for outcome in outcomes if outcome.error is not None]
-        return [row for outcome in outcomes if outcome.launched is not None
-                for row in _rows(outcome.launched)]
+        self.launched = [outcome.launched for outcome in outcomes
+                         if outcome.launched is not None]
+        return [row for launched in self.launched for row in _rows(launched)]
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         status = super().run(parsed_args)
+        for launched in self.launched:
+            self._advise(launched)
         told = [self.tell(error) for error in self.failures]
         return status or next(iter(told), 0)
 
+    def _advise(self, launched: Launched) -> None:
+        """Servers that lay their parts publish no image of them: how to have one."""
+        first = launched.servers[0]
+        if first.layout is None:
+            return
+        if any(not server.complete for server in launched.servers):
+            errors.say(f"{first.name} lays its parts while it runs",
+                       f"{self.program} server wait {first.name}")
+        request = launched.plan.request
+        words = ["assemble", request.composite,
+                 *(word for part in request.parts for word in ("--part", part)),
+                 *(word for fileset in request.filesets for word in ("--fileset", fileset)),
+                 *(word for answer in request.answers for word in (
+                     "--on-conflict", f"/{os.fsdecode(answer.path)}={answer.action}"))]
+        errors.say("no image of these parts was published",
+                   f"for later launches: {self.program} {shlex.join(words)}")
+
     def _planned(self, wish: Wish) -> Plan:
-        return self.application.images.plan(
-            msgspec.structs.replace(wish.request, booted=wish.publish == BOOTED))
+        images = self.application.images
+        return images.plan(
+            msgspec.structs.replace(wish.request, booted=wish.publish == BOOTED),
+            growing=images.deliveries.way(wish.request, wish.deliver) == STREAM)
 
     def _check(self, parsed: argparse.Namespace) -> None:
         if bool(parsed.batch) == bool(parsed.composite):
@@ -122,7 +160,7 @@ class Launch(base.Lister):
                               "file of --batch")
         arguments.one_each(parsed.answers, self.parser)
         if parsed.batch is None:
-            reason = _unfit(parsed.publish, parsed.wait, parsed.path)
+            reason = _unfit(parsed.publish, parsed.wait, parsed.path, parsed.deliver)
             if reason:
                 self.parser.error(reason)
 
@@ -139,7 +177,7 @@ class Launch(base.Lister):
             if not entry.composite:
                 raise exceptions.InvalidInput(what=place, reason="it names no composite")
             reason = _unfit(entry.publish or parsed.publish, _or(entry.wait, parsed.wait),
-                            _or(entry.path, parsed.path))
+                            _or(entry.path, parsed.path), entry.deliver or parsed.deliver)
             if reason:
                 raise exceptions.InvalidInput(what=place, reason=reason)
             answers = [answered(path, action) for path, action in entry.on_conflict.items()]
@@ -152,6 +190,7 @@ class Launch(base.Lister):
                                     entry.filesets, answers),
             name=entry.name or "", count=entry.count,
             publish=entry.publish or parsed.publish,
+            deliver=entry.deliver or parsed.deliver, complete=parsed.complete,
             memory=_or(entry.memory, parsed.memory), cpus=_or(entry.cpus, parsed.cpus),
             ports=arguments.unique(_or(entry.ports, parsed.ports)),
             wait=_or(entry.wait, parsed.wait), path=_or(entry.path, parsed.path),
@@ -167,8 +206,10 @@ def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
-def _unfit(publish: str, wait: int | None, path: str | None) -> str:
+def _unfit(publish: str, wait: int | None, path: str | None, deliver: str) -> str:
     """Why these do not go together; "" if they do."""
+    if publish == BOOTED and deliver == STREAM:
+        return "--publish booted and --deliver stream: what lays its parts publishes nothing"
     if publish == BOOTED and wait is None:
         return "--publish booted needs --wait, which tells when a server has booted"
     if path is None:

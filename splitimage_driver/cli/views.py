@@ -6,6 +6,8 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cliff.columns import FormattableColumn
+
 from splitimage_driver.cli.columns import (
     Amount,
     Column,
@@ -23,10 +25,12 @@ from splitimage_driver.cli.columns import (
     some,
 )
 from splitimage_driver.model.entry import text
+from splitimage_driver.model.layout import FAILED, REMOVE
 
 if TYPE_CHECKING:
     from splitimage_driver.model.candidate import Image
     from splitimage_driver.model.composite import Composite
+    from splitimage_driver.model.layout import Layout
     from splitimage_driver.model.part import Part
     from splitimage_driver.model.plan import BatchStep, Estimate, Lost, Plan, Quantity
     from splitimage_driver.model.server import Server
@@ -188,13 +192,40 @@ def image(found: Image, store: Store) -> dict[str, Any]:
 
 # -- servers -----------------------------------------------------------------------------
 
+def _state(found: Server) -> str:
+    """What runs, and how far its layout is."""
+    if found.layout is None or found.complete:
+        return found.state
+    return f"{found.state}, {_laying(found.layout)}"
+
+
+def _laying(layout: Layout) -> str:
+    if layout.state == FAILED:
+        return "layout failed"
+    return f"{'removing' if layout.mode == REMOVE else 'laying'} {layout.percent} %"
+
+
+class _State(FormattableColumn[str]):
+    """Programs get the server's own state alone: the layout's is a column."""
+
+    def __init__(self, found: Server) -> None:
+        super().__init__(found.state)
+        self._shown = _state(found)
+
+    def human_readable(self) -> str:
+        return self._shown
+
+
 SERVERS = (
     Column("name", lambda s: s.record.name),
     Column("id", lambda s: s.record.id),
-    Column("state", lambda s: s.record.state),
+    Column("state", lambda s: _State(s.record)),
     Column("ports", lambda s: Ports(s.record.ports)),
     Column("parts", lambda s: Words(s.record.parts)),
     Column("filesets", lambda s: Digests(s.record.filesets), long=True),
+    Column("layout", lambda s: s.record.layout.state if s.record.layout else "", long=True),
+    Column("laid percent", lambda s: s.record.layout.percent if s.record.layout else 100,
+           long=True),
     Column("composite", lambda s: s.composite, long=True),
     Column("image", lambda s: Id(s.record.image), long=True),
     Column("disk", lambda s: Digest(s.record.disk), long=True),
@@ -207,7 +238,20 @@ SERVERS = (
 
 def server(found: Server, store: Store) -> dict[str, Any]:
     [named] = with_composites([found], store)
-    return {**{c.name: c.value(named) for c in SERVERS}, "image": found.image}
+    return {**{c.name: c.value(named) for c in SERVERS}, "image": found.image,
+            **(layout(found.layout) if found.layout is not None else {})}
+
+
+def layout(found: Layout) -> dict[str, Any]:
+    """What a server lays, or has laid last."""
+    more = found.kept_count - len(found.kept)
+    return {
+        "layout": "refused" if found.refused else found.state,
+        "layout mode": found.mode,
+        "laid percent": found.percent, "laid": Size(found.done), "to lay": Size(found.size),
+        "layout parts": Words(found.parts), "layout filesets": Digests(found.filesets),
+        "failed": Pairs(dict(found.failed)),
+        "kept": Lines([*found.kept, *([f"and {more} more"] if more > 0 else [])])}
 
 
 # -- plans ---------------------------------------------------------------------------------
@@ -343,7 +387,9 @@ LAUNCHED: tuple[Column, ...] = (
     Column("assembly", lambda r: Amount(r["measured"].get("assembly_seconds"))),
     Column("answered", lambda r: Amount(r["measured"].get("answer_seconds"))),
     Column("id", lambda r: r["server"].id, long=True),
-    Column("state", lambda r: r["server"].state, long=True),
+    Column("state", lambda r: _State(r["server"]), long=True),
+    Column("deliver", lambda r: "stream" if r["server"].layout else "inject", long=True),
+    Column("layout", lambda r: r["server"].layout.state if r["server"].layout else "", long=True),
     Column("composite", lambda r: r["plan"].request.composite, long=True),
     Column("request", lambda r: Words(r["plan"].request.parts), long=True),
     Column("filesets", lambda r: Digests(r["plan"].request.filesets), long=True),

@@ -38,6 +38,12 @@ Related options: ``[assembly] max_parallel``"""),
 
 About 10 are usual with hardware virtualisation, 20 to 100 without; a server
 that ends meanwhile is reported at once."""),
+    cfg.FloatOpt("layout_timeout", default=3600.0, min=1.0,
+                 help="""Seconds to wait for a server that lays its parts while it runs.
+
+It goes on by itself when they are over; ``splitimage server wait`` waits again.
+
+Related options: ``[launch] timeout``"""),
     cfg.FloatOpt("stop_timeout", default=30.0, min=0.0,
                  help="""Seconds that a server has to shut down after its power button was pressed.
 

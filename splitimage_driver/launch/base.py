@@ -135,12 +135,13 @@ class Launcher(abc.ABC):
 
     # -- waiting ------------------------------------------------------------------
 
-    def wait(self, server: Server, guest_port: int, *, timeout: float,
-             path: str = "/") -> float:
+    def wait(self, server: Server, guest_port: int, *, timeout: float, path: str = "/",
+             meanwhile: Callable[[], object] = lambda: None) -> float:
         """Wait until a port answers: one of :data:`HTTP_PORTS` by an HTTP
         status (any) for ``path``, another by sending something, or by keeping
         the connection.
 
+        :param meanwhile: called again and again; what it raises ends the waiting
         :returns: seconds
         :raises LaunchFailed: the server ended, or the time is over; with the
             last lines of its console
@@ -150,12 +151,13 @@ class Launcher(abc.ABC):
                 return self._get(server, guest_port, port, path) is not None or None
             return self._accepts(server, guest_port, port) or None
 
-        return self._poll(server, guest_port, timeout, attempt)[0]
+        return self._poll(server, guest_port, timeout, attempt, meanwhile)[0]
 
-    def wait_http(self, server: Server, guest_port: int, path: str = "/", *,
-                  timeout: float) -> tuple[float, int, bytes]:
+    def wait_http(self, server: Server, guest_port: int, path: str = "/", *, timeout: float,
+                  meanwhile: Callable[[], object] = lambda: None) -> tuple[float, int, bytes]:
         """Wait for the first HTTP status 200.
 
+        :param meanwhile: as :meth:`wait`
         :returns: seconds, status, body (of at most 1 MiB)
         :raises LaunchFailed: as :meth:`wait`
         """
@@ -163,11 +165,12 @@ class Launcher(abc.ABC):
             answer = self._get(server, guest_port, port, path)
             return answer if answer is not None and answer[0] == 200 else None
 
-        seconds, (status, body) = self._poll(server, guest_port, timeout, attempt)
+        seconds, (status, body) = self._poll(server, guest_port, timeout, attempt, meanwhile)
         return seconds, status, body
 
     def _poll(self, server: Server, guest_port: int, timeout: float,
-              attempt: Callable[[int], _T | None]) -> tuple[float, _T]:
+              attempt: Callable[[int], _T | None],
+              meanwhile: Callable[[], object]) -> tuple[float, _T]:
         port = server.ports.get(guest_port)
         if port is None:
             raise exceptions.InvalidInput(what=f"port {guest_port} of server {server.name}",
@@ -189,6 +192,7 @@ class Launcher(abc.ABC):
                 self._reset(server)
             elif reason:
                 raise self._failed(server, f"its kernel panicked: {reason}")
+            meanwhile()
             if seconds >= timeout:
                 raise self._failed(
                     server, f"port {guest_port} did not answer within {timeout:g} s")

@@ -6,6 +6,8 @@ import msgspec
 
 LAYING, COMPLETE, FAILED = "laying", "complete", "failed"
 ADD, REMOVE = "add", "remove"
+#: Of a removal: it is given up where the guest's user has changed something.
+REFUSE = "refuse"
 
 #: Hexadecimal digits of a plan's id: with its prefix it fills the 20 bytes
 #: that a serial number of a virtio disk can have.
@@ -42,6 +44,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar id: of the plan, :data:`ID_DIGITS` hexadecimal digits, random
     :ivar mode: ``add`` or ``remove``
+    :ivar policy: about what the guest's user has changed, see
+        :mod:`splitimage_driver.model.delivery`
     :ivar parts: names of the composite's parts that come (or go), dependency
         parts too
     :ivar filesets: ids of the file sets that come (or go)
@@ -51,11 +55,16 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     :ivar state: ``laying``, ``complete`` or ``failed``
     :ivar failed: part or unit to the reason, as the guest reported
     :ivar kept: paths that the guest's user had changed, the first ones
+    :ivar kept_count: how many there are
     :ivar attached: the disks are in the machine
+    :ivar heard: bytes of the machine's console that have been read
+    :ivar begun: since the disks were attached the guest has told something: what
+        it still tells of an attempt before that is no result of this one
     """
 
     id: str
     mode: str = ADD
+    policy: str = "keep"
     parts: tuple[str, ...] = ()
     filesets: tuple[str, ...] = ()
     disks: tuple[PartDisk, ...] = ()
@@ -64,8 +73,33 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     state: str = LAYING
     failed: dict[str, str] = {}
     kept: tuple[str, ...] = ()
+    kept_count: int = 0
     attached: bool = False
+    heard: int = 0
+    begun: bool = True
 
     @property
     def serial(self) -> str:
         return plan_serial(self.id)
+
+    @property
+    def refused(self) -> bool:
+        """A removal that was given up before it began."""
+        return self.state == FAILED and self.policy == REFUSE and bool(self.kept)
+
+    @property
+    def over(self) -> bool:
+        """There is nothing left to do in the guest."""
+        return self.state == COMPLETE or self.refused
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is left to do, and nothing of it needed any more."""
+        return self.over and not self.attached
+
+    @property
+    def percent(self) -> int:
+        """What is laid of the contents; 100 only when all else is done, too."""
+        if self.state == COMPLETE:
+            return 100
+        return min(99, 100 * self.done // self.size) if self.size else 0

@@ -47,6 +47,9 @@ def targets(record: Composite | Part | Image | Server) -> set[Target]:
                  *((PART, digest) for digest in record.filesets)}
     else:
         found = {(OBJECT, record.disk), *((PART, digest) for digest in record.filesets)}
+        if record.layout is not None and not record.layout.settled:
+            found |= {(OBJECT, disk.blob) for disk in record.layout.disks}
+            found |= {(PART, digest) for digest in record.layout.filesets}
     return {(kind, digest) for kind, digest in found if digest}
 
 

@@ -194,6 +194,18 @@ def test_parents_come_before_children_and_others_beside_them(
     assert (found.most, len(found.started)) == (1, 2)
 
 
+def test_a_server_that_lays_its_parts_is_made_from_no_other(
+        world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, outcomes = launch(world, monkeypatch, (
+        wish("all", "apache", "mysql", "php", deliver="stream"), wish("db", "mysql"),
+        wish("auto", "mysql", "php", deliver="auto"), wish("more", "apache", "mysql", "php")))
+    assert found.started[0] == ("all", None), "at once"
+    assert ("more", "image of auto") not in found.started
+    assert set(outcomes) == {"all", "db", "auto", "more"}
+    found, _ = launch(world, monkeypatch, (wish("one", "mysql", deliver="stream"),))
+    assert found.started == [("one", None)]
+
+
 def test_a_failed_branch_is_planned_again_without_it(world: World,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     found, outcomes = launch(world, monkeypatch, WISHES, db="failed")

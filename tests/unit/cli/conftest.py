@@ -29,6 +29,7 @@ def application(tmp_path: Path) -> Any:
     fails."""
     from splitimage_driver.batches import BatchService
     from splitimage_driver.composites import CompositeService
+    from splitimage_driver.deliveries import DeliveryService
     from splitimage_driver.plans import PlanService
     from splitimage_driver.servers import ServerService
     from splitimage_driver.service import ImageService
@@ -44,6 +45,7 @@ def application(tmp_path: Path) -> Any:
     store.images.return_value = []
     images = mock.create_autospec(ImageService, instance=True)
     images.plans = mock.create_autospec(PlanService, instance=True)
+    images.deliveries = mock.create_autospec(DeliveryService, instance=True)
     return SimpleNamespace(
         store=store, images=images,
         composites=mock.create_autospec(CompositeService, instance=True),

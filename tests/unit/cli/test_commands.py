@@ -19,6 +19,7 @@ from splitimage_driver.capture.machine import Gold
 from splitimage_driver.doctor import Check
 from splitimage_driver.model.composite import System
 from splitimage_driver.model.entry import FileEntry
+from splitimage_driver.model.layout import Layout
 from splitimage_driver.model.part import Layer, Part, PartManifest, Row
 from splitimage_driver.model.plan import BatchStep, Lost, Quantity, Request
 from splitimage_driver.planning.cost import Rates
@@ -493,9 +494,33 @@ def test_a_wish_is_read(run: Run, application: Any) -> None:
     assert found[0]["console"] == "/store/servers/00ff00ff00ff/console.log"
 
 
+def test_servers_that_lay_their_parts_publish_nothing(run: Run, application: Any) -> None:
+    laying = Layout(id="0" * 12, parts=("apache",), size=200, done=90)
+
+    def streamed(wish: Wish) -> Launched:
+        return msgspec.structs.replace(launched(wish), servers=(
+            records.server("web", layout=laying),))
+
+    application.store.part.side_effect = None
+    application.store.part.return_value = records.PAGE
+    application.servers.launch.side_effect = streamed
+    done = run("launch", "lamp", "--part", "apache", "--deliver", "stream", "--wait-complete",
+               "--fileset", "page", "--on-conflict", "/a b=keep", "-f", "json")
+    [wish] = application.servers.launch.call_args.args
+    assert (wish.deliver, wish.complete) == ("stream", True)
+    assert json.loads(done.out)[0]["deliver"] == "stream"
+    assert "splitimage server wait web" in done.err
+    assert ("for later launches: splitimage assemble lamp --part apache --fileset "
+            in done.err)
+    assert "--on-conflict '/a b=keep'" in done.err
+    application.servers.launch.side_effect = launched
+    assert run("launch", "lamp", "--deliver", "auto").err == ""
+
+
 @pytest.mark.parametrize("words", [
-    (), ("lamp", "--publish", "booted"), ("lamp", "--batch", "x"),
-    ("--batch", "x", "--part", "a"), ("--batch", "x", "--count", "2"),
+    (), ("lamp", "--publish", "booted"), ("lamp", "--deliver", "carry"),
+    ("lamp", "--publish", "booted", "--wait", "80", "--deliver", "stream"),
+    ("lamp", "--batch", "x"), ("--batch", "x", "--part", "a"), ("--batch", "x", "--count", "2"),
     ("lamp", "--path", "/"), ("lamp", "--wait", "22", "--path", "/"),
     ("lamp", "--wait", "80", "--path", "x"), ("lamp", "--name", "../x"), ("lamp", "--count", "0"),
     ("lamp", "--port", "70000")])
@@ -576,6 +601,53 @@ def test_servers_are_listed_and_shown(run: Run, application: Any) -> None:
     application.servers.show.return_value = records.server()
     assert "22->40022, 80->40080" in run("server", "list").out
     assert json.loads(run("server", "show", "web", "-f", "json").out)["composite"] == "lamp"
+
+
+def test_how_far_a_server_is_with_its_parts(run: Run, application: Any) -> None:
+    parts_of(application)
+    laying = Layout(id="0" * 12, parts=("apache",), size=200, done=90,
+                    failed={"apache2.service": "exit 1"}, kept=("/etc/a",), kept_count=9)
+    for layout, shown in ((laying, "running, laying 45 %"),
+                          (msgspec.structs.replace(laying, mode="remove"), "removing 45 %"),
+                          (msgspec.structs.replace(laying, state="failed"), "layout failed"),
+                          (msgspec.structs.replace(laying, state="complete"), "| running |")):
+        application.servers.list.return_value = [records.server(layout=layout)]
+        assert shown in run("server", "list").out
+        [found] = json.loads(run("server", "list", "-f", "json").out)
+        assert (found["state"], found["layout"]) == ("running", layout.state)
+    application.servers.show.return_value = records.server(layout=laying)
+    assert "and 8 more" in run("server", "show", "web").out
+    found = json.loads(run("server", "show", "web", "-f", "json").out)
+    assert (found["laid_percent"], found["laid"], found["to_lay"]) == (45, 90, 200)
+    assert found["failed"] == {"apache2.service": "exit 1"}
+    assert found["layout_parts"] == ["apache"]
+
+
+def test_parts_of_a_server_come_and_go(run: Run, application: Any) -> None:
+    servers = application.servers
+    servers.show.return_value = servers.add_parts.return_value = records.server()
+    servers.remove_parts.return_value = servers.retry.return_value = records.server()
+    application.store.part.side_effect = None
+    application.store.part.return_value = records.PAGE
+    request = Request(composite="c0ffee00-0000", parts=("php",), filesets=(records.PAGE.id,))
+    assert run("server", "add-part", "web", "--part", "php", "--fileset", "page").status == 0
+    servers.add_parts.assert_called_once_with("00ff00ff00ff", request)
+    servers.wait.assert_called_once_with("00ff00ff00ff", timeout=None)
+    assert run("server", "remove-part", "web", "--part", "php", "--fileset", "page", "--force",
+               "--timeout", "9").status == 0
+    servers.remove_parts.assert_called_once_with("00ff00ff00ff", request, force=True)
+    servers.wait.assert_called_with("00ff00ff00ff", timeout=9.0)
+    servers.wait.reset_mock()
+    assert run("server", "retry", "web", "--no-wait").status == 0
+    assert run("server", "remove-part", "web", "--part", "php", "--no-wait").status == 0
+    servers.wait.assert_not_called()
+    assert run("server", "wait", "web", "other").status == 0
+    assert [c.args for c in servers.wait.call_args_list] == [("web",), ("other",)]
+    for words in ("add-part", "remove-part"):
+        assert run("server", words, "web").status == 2
+    servers.wait.side_effect = exceptions.ChangedInServer(server="web", paths="/etc/a")
+    done = run("server", "remove-part", "web", "--part", "php")
+    assert done.status == 62 and "/etc/a" in done.err and "--force" in done.err
 
 
 def test_servers_start_stop_and_go(run: Run, application: Any) -> None:
