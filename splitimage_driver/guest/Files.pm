@@ -22,10 +22,11 @@ sub new {
     return bless \%self, $class;
 }
 
-# Name beside its place of what a chunk writes.
+# Name beside its place of what is written: the number'th of a chunk, or of
+# another set of things.
 sub temporary {
-    my ($self, $chunk, $number) = @_;
-    return ".splitimage-$self->{id}-$chunk->{number}.$number";
+    my ($self, $set, $number) = @_;
+    return ".splitimage-$self->{id}-$set.$number";
 }
 
 # Every place that a chunk writes to, with the name beside it:
@@ -36,7 +37,7 @@ sub places {
     my @found;
     for my $op (@{ $chunk->{ops} }) {
         next if $op->{op} eq 'gone';
-        push @found, [$_->{path}, $self->temporary($chunk, $number++)]
+        push @found, [$_->{path}, $self->temporary($chunk->{number}, $number++)]
             for $op, @{ $op->{names} // [] };
     }
     return @found;
@@ -141,7 +142,7 @@ sub prepare {
     for my $place ($op, @{ $op->{names} // [] }) {
         my ($what, $state) = $self->decide($entry, $place->{path}, $place->{expected});
         push @places, { path => $place->{path}, what => $what, state => $state,
-                        temporary => $self->temporary($chunk, $$number++) };
+                        temporary => $self->temporary($chunk->{number}, $$number++) };
     }
     if ($op->{op} eq 'file') {
         my @wanted = grep { $_->{what} ne 'keep' } @places;

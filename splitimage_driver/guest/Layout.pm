@@ -62,9 +62,8 @@ sub carry_out {
     $report->begin($plan->{total} - $left);
     if ($again) { $self->sweep }
     if ($plan->{policy} eq 'refuse' && !%{ $journal->{w} } && (my @foreign = $self->foreign)) {
-        $journal->add(map { ['k', $_] } @foreign);
         $self->{parts}->fail({ parts => [] }, 'refused: files were changed here');
-        return $self->end;
+        return $self->end(@foreign);
     }
     Services::stop($plan->{groups});
     $self->attach;
@@ -84,6 +83,10 @@ sub sweep {
     my ($self) = @_;
     for my $chunk (grep { !$self->{journal}->done($_->{number}) } @{ $self->{plan}{chunks} }) {
         $self->{files}->sweep($chunk);
+    }
+    for my $number (0 .. $#{ $self->{plan}{dirs} }) {
+        my ($directory) = Tree::split_path($self->{plan}{dirs}[$number]{path});
+        rmdir $self->{files}->temporary('dir', $number) if Tree::enter($directory) eq '';
     }
     $self->{shared}->sweep;
     return;
@@ -141,14 +144,14 @@ sub check_room {
 # Makes the directories, outermost first as the plan has them.
 sub directories {
     my ($self) = @_;
-    my $journal = $self->{journal};
-    my @left = grep { !$journal->{m}{ $_->{path} } && $self->{parts}->wanted($_) } @{ $self->{plan}{dirs} };
-    return unless @left;
+    my ($journal, $dirs) = ($self->{journal}, $self->{plan}{dirs});
     my (@facts, %around);
-    for my $op (@left) {
-        # What stands in the place of a directory goes before that is there.
-        if ($op->{expected} && $op->{expected}{type} ne 'd') { $journal->add(['w', $op->{path}]) }
-        my $what = eval { Objects::make_directory($op, $self->{files}) };
+    for my $number (0 .. $#$dirs) {
+        my $op = $dirs->[$number];
+        next if $journal->{m}{ $op->{path} } || !$self->{parts}->wanted($op);
+        my $what = eval {
+            Objects::make_directory($op, $self->{files}, $self->{files}->temporary('dir', $number));
+        };
         if (!defined $what) { $self->{parts}->fail($op, $@); next }
         push @facts, ['m', $op->{path}], $what eq 'keep' ? ['k', $op->{path}] : ();
         my $state = Kernel::state_of('.');
@@ -276,12 +279,13 @@ sub times {
     return;
 }
 
+# Ends the attempt. @kept: paths that were kept, besides those of the journal.
 sub end {
-    my ($self) = @_;
+    my ($self, @kept) = @_;
     my $state = $self->{parts}->any_failed || $self->{unit_failed} ? 'failed' : 'complete';
     $self->{journal}->read_again;
     $self->{journal}->add(['end', $state]);
-    $self->{report}->end($state, [$self->{journal}->kept]);
+    $self->{report}->end($state, [sort @kept, $self->{journal}->kept]);
     return $state;
 }
 

@@ -72,25 +72,40 @@ sub make {
 # Makes a directory, or gives one that is as expected its new owner and mode.
 # Returns 'made', 'same' or 'keep'; dies with the reason.
 sub make_directory {
-    my ($op, $files) = @_;
+    my ($op, $files, $temporary) = @_;
     umask 0;
     my $name = Tree::at($op->{path});
     my $entry = wanted($op);
     my ($what, $state) = $files->decide($entry, $op->{path}, $op->{expected});
     return $what if $what ne 'write';
-    if (defined $state && $state->{type} ne 'd') {
-        unlink $name or die "/$op->{path}: $!\n";
-        undef $state;
+    # What a power cut leaves of a change in steps is neither the one nor the other.
+    $files->{journal}->add(['w', $op->{path}]) if defined $state;
+    if (defined $state && $state->{type} eq 'd') {
+        my $handle = open_directory($op, $name);
+        # The labels of a security module stay.
+        for my $key (grep { !/\Asecurity\./ } Kernel::xattrs($name)) {
+            Kernel::remove_xattr($name, $key) unless exists $entry->{xattrs}{$key};
+        }
+        dress($handle, $name, $entry);
+        return 'made';
     }
-    if (!defined $state) { mkdir $name, 0700 or die "/$op->{path}: $!\n" }
+    rmdir $temporary;
+    mkdir $temporary, 0700 or die "/$op->{path}: $!\n";
+    my $made = eval {
+        dress(open_directory($op, $temporary), $temporary, $entry);
+        if (defined $state) { unlink $name or die "/$op->{path}: $!\n" }
+        Kernel::rename_new($temporary, $name) or $! == EEXIST or die "/$op->{path}: $!\n";
+    };
+    my $reason = $@;
+    rmdir $temporary;
+    return $made ? 'made' : die $reason;
+}
+
+sub open_directory {
+    my ($op, $name) = @_;
     sysopen my $handle, $name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK
         or die "/$op->{path}: $!\n";
-    # Of a directory that was there, the labels of a security module stay.
-    for my $key (grep { !/\Asecurity\./ } Kernel::xattrs($name)) {
-        Kernel::remove_xattr($name, $key) unless exists $entry->{xattrs}{$key};
-    }
-    dress($handle, $name, $entry);
-    return 'made';
+    return $handle;
 }
 
 # Removes a directory that goes. Returns 'gone', 'same' or, where something is

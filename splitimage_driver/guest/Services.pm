@@ -36,7 +36,7 @@ sub stop {
     return;
 }
 
-# Runs a command; returns '' or the last line that it said, or its status.
+# Runs a command; returns '' or the first line that it said, or its status.
 sub run {
     my (@command) = @_;
     my $child = open my $out, '-|';
@@ -48,13 +48,10 @@ sub run {
         exec { $command[0] } @command or print "$command[0]: $!\n";
         POSIX::_exit(127);
     }
-    my $last = '';
-    while (defined(my $line = <$out>)) {
-        chomp $line;
-        $last = $line if $line =~ /\S/;
-    }
+    my ($first) = grep { /\S/ } my @said = <$out>;
     return '' if close $out;
-    return $last ne '' ? $last : "$command[0] ended with status " . ($? >> 8);
+    chomp $first if defined $first;
+    return $first // "$command[0] ended with status " . ($? >> 8);
 }
 
 1;

@@ -11,10 +11,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +41,7 @@ _ENTER = r"""
 set -e
 root=$1 system=$2; shift 2
 mount --bind "$system/usr" "$root/usr"
+if [ -n "$SUMS" ]; then mount --bind "$SUMS" "$root/usr/bin/sha256sum"; fi
 if [ -n "$SMALL" ]; then mount -o loop "$SMALL" "$root/srv"; fi
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
@@ -162,17 +161,29 @@ class Guest:
     def take_back(self, serial: str) -> None:
         shutil.rmtree(self.disks / serial)
 
+    def pack(self, serial: str) -> Path:
+        """A disk that was given as a directory becomes a squashfs file."""
+        place = self.disks / serial
+        made = place.with_name(f".{serial}")
+        subprocess.run(["mksquashfs", place, made, "-quiet", "-no-progress", "-comp", "zstd"],
+                       check=True, capture_output=True)
+        shutil.rmtree(place)
+        return made.rename(place)
+
     # -- what the guest does ----------------------------------------------------------
 
-    def start(self, *command: str, small: Path | None = None) -> subprocess.Popen[str]:
+    def start(self, *command: str, small: Path | None = None,
+              sums: Path | None = None) -> subprocess.Popen[str]:
         """A command in the guest; all that it starts dies with it.
 
         :param small: image of a file system that is mounted at /srv
+        :param sums: a program in the place of sha256sum
         """
         return subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
              "sh", "-c", _ENTER, "enter", str(self.root), str(self.system), *command],
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SMALL": str(small or "")},
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SMALL": str(small or ""),
+                 "SUMS": str(sums or "")},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True)
 
@@ -182,9 +193,9 @@ class Guest:
         assert process.returncode == 0, out + err
         return out
 
-    def lay(self, *options: str, small: Path | None = None) -> Ended:
+    def lay(self, *options: str, small: Path | None = None, sums: Path | None = None) -> Ended:
         """Run the layout to its end."""
-        return self.ended(self.start(*self.words(*options), small=small))
+        return self.ended(self.start(*self.words(*options), small=small, sums=sums))
 
     def words(self, *options: str) -> list[str]:
         return [LAYOUT, "--disks", "/disks", *(options or ("--streams", "2"))]
@@ -192,17 +203,6 @@ class Guest:
     def ended(self, process: subprocess.Popen[str]) -> Ended:
         out, err = process.communicate(timeout=300)
         return Ended(process.returncode, tuple(json.loads(line) for line in out.splitlines()), err)
-
-    def killed(self, when: Callable[[], object], *options: str) -> bool:
-        """Run the layout and kill it, and all its processes, as soon as
-        ``when`` returns; whether it was alive still."""
-        process = self.start(*self.words(*options))
-        threading.Thread(target=process.communicate, daemon=True).start()
-        when()
-        alive = process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return alive
 
     # -- what is to be seen -----------------------------------------------------------
 
