@@ -85,24 +85,27 @@ class DeliveryService:
         self.store, self.plans = store, plans
 
     @contextlib.contextmanager
-    def streamed(self, request: Request) -> Iterator[Streamed]:
+    def streamed(self, request: Request, *, fetch: bool = True) -> Iterator[Streamed]:
         """Find the nearest image that has nothing in excess, and what is to
         be laid over it. For the length of the block nothing takes its disk or
         the parts' blobs away.
 
+        :param fetch: bring its disk here, too
         :raises OpenConflict: :raises NothingToCompose: as planning does
         :raises Unsupported: the base does not know how to lay parts
         """
         with contextlib.ExitStack() as held:
-            yield self._streamed(request, held)
+            yield self._streamed(request, held, fetch=fetch)
 
-    def _streamed(self, request: Request, held: contextlib.ExitStack) -> Streamed:
+    def _streamed(self, request: Request, held: contextlib.ExitStack, *,
+                  fetch: bool) -> Streamed:
         while True:
             plan = self.plans.plan(request, growing=True)
             candidate = plan.estimate.candidate
             try:
                 delivery = None if plan.exact else self._growth(plan)
-                held.enter_context(self.store.hold([candidate.disk, *_blobs(delivery)]))
+                disk = [candidate.disk] if fetch else []
+                held.enter_context(self.store.hold([*disk, *_blobs(delivery)]))
                 if candidate.kind != BASE:
                     self.store.touch_image(candidate.id)
             except exceptions.NotFound:

@@ -8,11 +8,14 @@ from pathlib import Path
 import msgspec
 from oslo_log import log as logging
 
+from splitimage_driver import exceptions
 from splitimage_driver.application import Application
 from splitimage_driver.assembly import disks
+from splitimage_driver.deliveries import Delivery
 from splitimage_driver.model import properties
 from splitimage_driver.model.plan import Request
-from splitimage_driver.nova.request import Wanted
+from splitimage_driver.nova.laying import Made
+from splitimage_driver.nova.request import INJECT, STREAM, Wanted
 
 LOG = logging.getLogger(__name__)
 
@@ -29,12 +32,19 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     disk_bytes: int
 
 
+#: Takes what a server is given to lay, what it consists of until then, and what
+#: it consists of then.
+Lay = Callable[[Delivery, Made, Made], None]
+
+
 def complete(application: Application, start: Start, *, check: Callable[[], None],
-             seed: Callable[[str, Path], None]) -> str:
-    """Find, or assemble and publish, the image for a server; returns its id.
+             seed: Callable[[str, Path], None], lay: Lay) -> str:
+    """Find, or assemble and publish, the image for a server; returns its id. Where
+    the server lays its parts itself it is the image that it starts from.
 
     :param check: called before anything is put together for it
     :param seed: takes the id of an image that was assembled here, and its disk
+    :param lay: called where the server lays something itself
     :raises SplitImageError:
     """
     wanted, composite = start.wanted, start.image
@@ -51,6 +61,8 @@ def complete(application: Application, start: Start, *, check: Callable[[], None
     check()
     request = Request(composite=composite, parts=parts, filesets=wanted.filesets,
                       answers=wanted.answers)
+    if application.images.deliveries.way(request, wanted.deliver or INJECT) == STREAM:
+        return _start(application, request, lay)
     with application.images.assembled(request, fetch=False,
                                       largest=start.disk_bytes) as (plan, done):
         if done.image is None:
@@ -60,6 +72,30 @@ def complete(application: Application, start: Start, *, check: Callable[[], None
         else:
             seed(done.image.id, application.store.path(done.disk))
         return done.image.id
+
+
+def _start(application: Application, request: Request, lay: Lay) -> str:
+    """The image that a server starts from to lay the rest itself."""
+    # Nova fetches the disk by itself.
+    with application.images.deliveries.streamed(request, fetch=False) as found:
+        if found.delivery is not None:
+            had = made(application, found.image or request.composite)
+            lay(found.delivery, had, Made(composite=request.composite, parts=request.parts,
+                                          filesets=request.filesets))
+        return found.image or request.composite
+
+
+def made(application: Application, image: str) -> Made:
+    """What a server of an image consists of.
+
+    :param image: id of a composite or a completed image
+    :raises NotFound: it is neither, or gone
+    """
+    try:
+        found = application.store.image(image)
+    except exceptions.NotFound:
+        return Made(composite=application.store.composite(image).id)
+    return Made(composite=found.composite, parts=found.parts, filesets=found.filesets)
 
 
 def seed(disk: Path, target: Path, *, scratch: Path, raw: bool) -> None:

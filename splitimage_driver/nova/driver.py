@@ -13,9 +13,10 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
 import nova.conf
 from nova import exception, utils
-from nova.compute import vm_states
+from nova.compute import task_states, vm_states
 from nova.image import glance
 from nova.virt.disk import api as disk_api
 from nova.virt.image import model as imgmodel
@@ -28,7 +29,8 @@ from oslo_utils import excutils
 from splitimage_driver import exceptions
 from splitimage_driver.launch import accelerator
 from splitimage_driver.model import properties
-from splitimage_driver.nova import completing, holdings, precache, request
+from splitimage_driver.nova import completing, holdings, laying, precache, request
+from splitimage_driver.nova.layouts import Layouts
 from splitimage_driver.nova.session import Sessions
 
 CONF = nova.conf.CONF
@@ -45,6 +47,12 @@ _OF_THIS_HOST = (exceptions.StoreFull, exceptions.StoreCorrupt, exceptions.Store
                  exceptions.LockTimeout, exceptions.ToolMissing, exceptions.KernelUnreadable,
                  exceptions.ApplianceFailed, exceptions.PluginLoadFailed,
                  exceptions.CloudUnreachable)
+
+
+class SnapshotRefused(exception.NovaException):
+    msg_fmt = "No snapshot is taken: %(reason)s"
+
+
 #: Of ``[libvirt] inject_partition``: the partition is found, nothing is injected.
 _FIND, _NONE = -1, -2
 
@@ -60,6 +68,7 @@ class SplitImageDriver(libvirt.LibvirtDriver):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._sessions = Sessions()
+        self._layouts = Layouts(self, self._sessions, super().get_console_output)
 
     def init_host(self, host: str) -> None:
         if accelerator.choose(self._sessions.conf.assembly.accelerator,
@@ -68,6 +77,7 @@ class SplitImageDriver(libvirt.LibvirtDriver):
             os.environ.setdefault("LIBGUESTFS_BACKEND_SETTINGS", "force_tcg")
         super().init_host(host)
         self._tidy()
+        self._layouts.resume()
 
     def _tidy(self) -> None:
         """Away with what a nova-compute that was killed has left."""
@@ -87,6 +97,7 @@ class SplitImageDriver(libvirt.LibvirtDriver):
         # rebuilt, moved to another cell.
         if instance.vm_state == vm_states.BUILDING:
             self._complete(context, instance, again=True)
+        self._layouts.places.settle(instance.uuid)
         super().spawn(context, instance, image_meta, *args, **options)
 
     def rebuild(self, context: Any, instance: Any, *args: Any, evacuate: bool = False,
@@ -103,6 +114,13 @@ class SplitImageDriver(libvirt.LibvirtDriver):
 
     def _complete(self, context: Any, instance: Any, *, again: bool) -> None:
         """:param again: whether Nova may try another host"""
+        former = laying.read(instance.system_metadata)
+        with self._layouts.renewed(instance):
+            self._composed(context, instance, former, again=again)
+
+    def _composed(self, context: Any, instance: Any, former: laying.Made | None, *,
+                  again: bool) -> None:
+        """:param former: what the server is made of, where it has laid that itself"""
         metadata = instance.system_metadata
         role = metadata.get(_ROLE)
         if metadata.get(COMPOSED) != instance.image_ref:
@@ -113,6 +131,12 @@ class SplitImageDriver(libvirt.LibvirtDriver):
             return
         try:
             wanted = request.wanted(instance.metadata, instance.flavor.extra_specs)
+            self._layouts.remember(instance, wanted)
+            if (former is not None and wanted.says_nothing and role == properties.COMPLETED
+                    and metadata.get(COMPOSED) == instance.image_ref):
+                # Its image is what it started from; the rest it has laid itself.
+                wanted = msgspec.structs.replace(wanted, parts=former.parts,
+                                                 filesets=former.filesets)
             if instance.image_ref:
                 start = completing.Start(image=instance.image_ref, role=role, wanted=wanted,
                                          disk_bytes=instance.flavor.root_gb << 30)
@@ -132,7 +156,9 @@ class SplitImageDriver(libvirt.LibvirtDriver):
         with self._sessions.of(context) as application:
             return completing.complete(
                 application, start, check=lambda: self._check(context, instance),
-                seed=lambda image, disk: self._seed(image, disk, application.store))
+                seed=lambda image, disk: self._seed(image, disk, application.store),
+                lay=lambda delivery, had, becomes: self._layouts.prepare(
+                    instance, delivery, had, becomes, application.store))
 
     @staticmethod
     def _check(context: Any, instance: Any) -> None:
@@ -235,6 +261,61 @@ class SplitImageDriver(libvirt.LibvirtDriver):
             raise exception.NovaException(str(error)) from error
         raise exception.BuildAbortException(instance_uuid=instance.uuid,
                                             reason=str(error)) from error
+
+    # -- what a server lays itself ------------------------------------------------------
+
+    def _get_guest_config(self, instance: Any, network_info: Any, image_meta: Any,
+                          disk_info: Any, rescue: Any = None, *args: Any,
+                          **options: Any) -> Any:
+        guest = super()._get_guest_config(instance, network_info, image_meta, disk_info, rescue,
+                                          *args, **options)
+        if not rescue:  # that system would lay it over itself
+            self._layouts.equip(instance, guest)
+        return guest
+
+    def get_console_output(self, context: Any, instance: Any) -> Any:
+        self._layouts.asked(context, instance)
+        return super().get_console_output(context, instance)
+
+    def snapshot(self, context: Any, instance: Any, image_id: str, *args: Any,
+                 **options: Any) -> None:
+        shelves = instance.task_state == task_states.SHELVING
+        reason = self._layouts.refusal(instance, "a shelved server" if shelves else "a snapshot")
+        if reason is not None:
+            if shelves:  # else Nova itself does that
+                glance.API().delete(context, image_id)
+            raise SnapshotRefused(reason=reason)
+        super().snapshot(context, instance, image_id, *args, **options)
+
+    def power_off(self, instance: Any, *args: Any, **options: Any) -> None:
+        # Who shelves a server takes its snapshot next, and that is refused: until then
+        # it runs on.
+        if (instance.task_state != task_states.SHELVING
+                or self._layouts.refusal(instance, "a shelved server") is None):
+            super().power_off(instance, *args, **options)
+
+    def migrate_disk_and_power_off(self, context: Any, instance: Any, *args: Any,
+                                   **options: Any) -> Any:
+        reason = self._layouts.refusal(instance, "a server that is moved")
+        if reason is not None:
+            raise exception.InstanceFaultRollback(exception.ResizeError(reason=reason))
+        return super().migrate_disk_and_power_off(context, instance, *args, **options)
+
+    def check_can_live_migrate_source(self, context: Any, instance: Any, *args: Any,
+                                      **options: Any) -> Any:
+        reason = self._layouts.refusal(instance, "a server that is moved")
+        if reason is not None:
+            raise exception.MigrationPreCheckError(reason=reason)
+        return super().check_can_live_migrate_source(context, instance, *args, **options)
+
+    def instance_on_disk(self, instance: Any) -> bool:
+        """Asked about a server that is to be evacuated to here, before anything is
+        done to it."""
+        reason = self._layouts.lost(instance)
+        if reason is not None:
+            raise exception.InstanceFaultRollback(exception.BuildAbortException(
+                instance_uuid=instance.uuid, reason=reason))
+        return bool(super().instance_on_disk(instance))
 
     # -- what this host has ------------------------------------------------------------
 

@@ -22,7 +22,12 @@ CONFLICTS = PREFIX + "conflicts"
 DELIVER = PREFIX + "deliver"
 INJECT, STREAM, AUTO = "inject", "stream", "auto"
 DELIVERIES = (INJECT, STREAM, AUTO)
-_KEYS = (PARTS, FILESETS, CONFLICTS, DELIVER)
+#: Of a change while it runs: ``true``: what its user has changed is removed, too.
+FORCE = PREFIX + "force"
+#: What the host tells of the layout; or what is to be done about it.
+LAYOUT = PREFIX + "layout"
+RETRY, STOP = "retry", "stop"
+_KEYS = (PARTS, FILESETS, CONFLICTS, DELIVER, FORCE)
 _CONTINUED = re.compile(re.escape(CONFLICTS) + r"(?:_(\d{1,3}))?\Z")
 #: A comma may be one of a path; an answer begins with a slash.
 _BETWEEN = re.compile(r"\s*,\s*(?=/)|\s*,?\s*\n\s*")
@@ -33,12 +38,14 @@ class Wanted(msgspec.Struct, frozen=True):
     :ivar filesets: names or ids of the project's own file sets
     :ivar answers: to clashes of these with parts, in order of their paths
     :ivar deliver: one of :data:`DELIVERIES`; "": nobody says
+    :ivar force: see :data:`FORCE`
     """
 
     parts: tuple[str, ...] | None = None
     filesets: tuple[str, ...] = ()
     answers: tuple[Answer, ...] = ()
     deliver: str = ""
+    force: bool = False
 
     @property
     def says_nothing(self) -> bool:
@@ -54,7 +61,8 @@ def wanted(metadata: Mapping[str, str], extra_specs: Mapping[str, str]) -> Wante
         cannot be read
     """
     for key in sorted(metadata):
-        if key.startswith(PREFIX) and key not in _KEYS and not _CONTINUED.match(key):
+        if (key.startswith(PREFIX) and key not in (*_KEYS, LAYOUT)
+                and not _CONTINUED.match(key)):
             raise exceptions.InvalidInput(
                 what=f"metadata {key}",
                 reason=f"there is no such key: {', '.join(_KEYS[:-1])} and {_KEYS[-1]} are")
@@ -64,7 +72,8 @@ def wanted(metadata: Mapping[str, str], extra_specs: Mapping[str, str]) -> Wante
     if answers is None:
         answers = _answers("flavor", extra_specs)
     return Wanted(parts, filesets or (), answers or (),
-                  _deliver("metadata", metadata) or _deliver("flavor", extra_specs) or "")
+                  _deliver("metadata", metadata) or _deliver("flavor", extra_specs) or "",
+                  _force(metadata))
 
 
 def _answers(where: str, said: Mapping[str, str]) -> tuple[Answer, ...] | None:
@@ -101,3 +110,11 @@ def _deliver(where: str, said: Mapping[str, str]) -> str | None:
         raise exceptions.InvalidInput(what=f"{where} {DELIVER}",
                                       reason=f"{found!r} is none of {', '.join(DELIVERIES)}")
     return found
+
+
+def _force(metadata: Mapping[str, str]) -> bool:
+    found = metadata.get(FORCE, "false").strip().lower()
+    if found not in ("true", "false"):
+        raise exceptions.InvalidInput(what=f"metadata {FORCE}",
+                                      reason=f"{found!r} is neither true nor false")
+    return found == "true"

@@ -39,10 +39,16 @@ _UUID = "0e0a5a4e-8f0e-4a6f-9d0c-6f1d2b3c4d5e"
 Tree = dict[str, bytes]
 
 
-def build(directory: Path) -> Gold:
-    """Make the disk and the later steps' root tars below ``directory``."""
+def build(directory: Path, *, lays: bool = False) -> Gold:
+    """Make the disk and the later steps' root tars below ``directory``.
+
+    :param lays: it has a program for what its servers lay while they run: one that
+        tells what a guest tells, see :data:`tinyguest.LAYS`
+    """
     directory.mkdir(parents=True, exist_ok=True)
     tree = _base()
+    if lays:
+        tree[tinyguest.LAYOUT] = tinyguest.LAYS.encode()
     with tempfile.TemporaryDirectory(dir=directory) as place:
         raw = tinyguest.build(Path(place))
         tinyguest.add_root(raw, _directory(tree, Path(place, "tree")), _UUID)
@@ -99,6 +105,7 @@ def _directory(tree: Tree, root: Path) -> Path:
     for name, target in _LINKS.items():
         (root / name).symlink_to(target)
     for name, content in tree.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
     return root
 

@@ -142,18 +142,28 @@ class Mini:
         self.command("composite", "delete", self.name)
 
 
+def _captured(cloud: NovaCloud, place: Path, *, lays: bool) -> Iterator[Mini]:
+    bootgold.build(place / "gold", lays=lays)
+    command = cloud.splitimage(PROJECT, place / "store")
+    name = f"{'laying' if lays else 'mini'}-{time.time():.0f}"
+    done = command(*bootgold.capture(place / "gold", name), timeout=900)
+    assert done.status == 0, done.err
+    made = Mini(cloud, command, name)
+    yield made
+    made.remove()
+
+
 @pytest.fixture(scope="session")
 def composite(nova_cloud: NovaCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mini]:
     """Captured once; the first to ask for it pays half a minute."""
-    place = tmp_path_factory.mktemp("mini")
-    bootgold.build(place / "gold")
-    command = nova_cloud.splitimage(PROJECT, place / "store")
-    name = f"mini-{time.time():.0f}"
-    done = command(*bootgold.capture(place / "gold", name), timeout=900)
-    assert done.status == 0, done.err
-    made = Mini(nova_cloud, command, name)
-    yield made
-    made.remove()
+    yield from _captured(nova_cloud, tmp_path_factory.mktemp("mini"), lays=False)
+
+
+@pytest.fixture(scope="session")
+def laying_composite(nova_cloud: NovaCloud,
+                     tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mini]:
+    """Likewise; its servers can be given parts to lay while they run."""
+    yield from _captured(nova_cloud, tmp_path_factory.mktemp("laying"), lays=True)
 
 
 @pytest.fixture
@@ -161,6 +171,12 @@ def mini(composite: Mini) -> Iterator[Mini]:
     """Its servers go at the end of the test; completed images stay."""
     yield composite
     composite.clear()
+
+
+@pytest.fixture
+def laying(laying_composite: Mini) -> Iterator[Mini]:
+    yield laying_composite
+    laying_composite.clear()
 
 
 def lamp(place: Path) -> tuple[Path, list[str]]:

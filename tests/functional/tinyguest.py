@@ -33,6 +33,45 @@ _SECTORS = 75000
 _ROOT, _ROOT_SECTORS = 81920, 20 * 2048
 #: Of the root file system on the disk, in bytes.
 ROOT_OFFSET = _ROOT * 512
+#: Where a base has its program that lays parts.
+LAYOUT = "usr/lib/splitimage/layout"
+#: One for this guest, which mounts nothing and changes nothing: it tells on the
+#: console what a real one tells. What it is to lay at its first boot never ends; what
+#: it is to lay at a later one, or is given while it runs, ends soon. Given two parts
+#: or more while it runs it fails with the first, until it is given that plan again.
+LAYS = r"""#!/bin/busybox sh
+tell() { printf '\n{"splitimage":"%s",%s}\n' "$plan" "$1" >/dev/console; }
+begun=$1; told=; failed=
+while :; do
+    plan=; parts=0
+    for disk in /sys/block/sd*; do
+        [ -e $disk/device/vpd_pg80 ] || continue
+        serial=$(tail -c +5 $disk/device/vpd_pg80)
+        case $serial in
+        si-plan-*) plan=${serial#si-plan-} ;;
+        si-*) parts=$((parts + 1)) ;;
+        esac
+    done
+    if [ -z "$plan" ]; then
+        told=; begun=later
+    elif [ -z "$told" ]; then
+        tell '"event":"begin","bytes":100'
+        told=yes
+        if [ "$begun" = 1 ]; then
+            tell '"event":"progress","bytes":1048576,"total":2097152'
+        elif [ "$begun" = later ] && [ $parts -gt 1 ] && [ "$failed" != "$plan" ]; then
+            failed=$plan
+            state='"failed","failed":{"php":"no room in /"}'
+        else
+            state='"complete"'
+        fi
+    fi
+    if [ -n "$plan" ] && [ "$begun" != 1 ]; then
+        tell "\"event\":\"end\",\"state\":$state,\"kept\":[],\"kept_count\":0"
+    fi
+    sleep 1
+done
+"""
 _MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "button", "evdev",
             "virtio_scsi", "sd_mod")
 _INIT = f"""#!/bin/busybox sh
@@ -69,6 +108,7 @@ sleep 1
 www=/www
 # Not to be written: what booted must be what was assembled.
 if mount -t ext4 -o ro /dev/vda2 /root 2>/dev/null; then www=/root/srv/www; fi
+grep -qs busybox /root/{LAYOUT} && sh /root/{LAYOUT} $boots &
 echo "it serves $(ls $www | tr '\n' ' ')"
 httpd -p 80 -h $www
 while :; do sleep 1000; done

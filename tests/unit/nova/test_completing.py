@@ -14,7 +14,8 @@ from splitimage_driver.model.composite import Answer, answered
 from splitimage_driver.model.plan import Request
 from splitimage_driver.nova import completing
 from splitimage_driver.nova.completing import Start
-from splitimage_driver.nova.request import Wanted
+from splitimage_driver.nova.laying import Made
+from splitimage_driver.nova.request import AUTO, STREAM, Wanted
 
 LAMP, MADE = "0a" * 16, "0b" * 16
 GIB = 2**30
@@ -25,12 +26,20 @@ class Lamp:
     it, and the service that would assemble.
 
     :ivar asked: requests to assemble
+    :ivar start: id of the image that a server starts from to lay the rest; "":
+        the base
+    :ivar delivery: that rest
+    :ivar streams: requests that were streamed
+    :ivar laid: what was given to a server to lay
     """
 
     def __init__(self, *, default: tuple[str, ...] = (), exact: bool = False,
-                 forbidden: bool = False) -> None:
+                 forbidden: bool = False, start: str = "", delivery: str = "rest") -> None:
         self.default, self.exact, self.forbidden = default, exact, forbidden
+        self.start, self.delivery = start, delivery or None
         self.asked: list[Request] = []
+        self.streams: list[Request] = []
+        self.laid: list[tuple[Any, Made, Made]] = []
         self.seeded: list[tuple[str, Path]] = []
 
     # -- of the store ---------------------------------------------------------------------
@@ -42,7 +51,11 @@ class Lamp:
     def image(self, name: str) -> Any:
         if name != MADE:
             raise exceptions.NotFound(kind="image", name=name, where="here")
-        return types.SimpleNamespace(composite=LAMP)
+        return types.SimpleNamespace(composite=LAMP, parts=("apache",), filesets=())
+
+    def composite(self, name: str) -> Any:
+        assert name == LAMP
+        return types.SimpleNamespace(id=LAMP)
 
     def path(self, digest: str) -> Path:
         return Path("/objects", digest)
@@ -58,13 +71,30 @@ class Lamp:
         yield (types.SimpleNamespace(exact=self.exact),
                types.SimpleNamespace(image=types.SimpleNamespace(id=MADE), disk="d1"))
 
+    @property
+    def deliveries(self) -> Any:
+        return self
+
+    def way(self, request: Request, wish: str) -> str:
+        return STREAM if wish == AUTO else wish
+
+    @contextlib.contextmanager
+    def streamed(self, request: Request, *, fetch: bool) -> Iterator[Any]:
+        assert not fetch, "Nova fetches what it starts from by itself"
+        self.streams.append(request)
+        yield types.SimpleNamespace(image=self.start, delivery=self.delivery)
+
+    # -- of Nova's driver ---------------------------------------------------------------------
+
     def complete(self, parts: tuple[str, ...] | None, *filesets: str, image: str = LAMP,
-                 role: str = "composite", answers: tuple[Answer, ...] = ()) -> str:
+                 role: str = "composite", answers: tuple[Answer, ...] = (),
+                 deliver: str = "") -> str:
         application: Any = types.SimpleNamespace(store=self, images=self)
         return completing.complete(
-            application, Start(image=image, role=role, wanted=Wanted(parts, filesets, answers),
-                               disk_bytes=4 * GIB),
-            check=self.check, seed=lambda image, disk: self.seeded.append((image, disk)))
+            application, Start(image=image, role=role, disk_bytes=4 * GIB,
+                               wanted=Wanted(parts, filesets, answers, deliver)),
+            check=self.check, seed=lambda image, disk: self.seeded.append((image, disk)),
+            lay=lambda *given: self.laid.append(given))
 
     def check(self) -> None:
         if self.forbidden:
@@ -128,6 +158,37 @@ def test_nothing_is_put_together_for_whom_it_may_not_be() -> None:
             lamp.complete(parts)
     assert lamp.asked == []
     assert lamp.complete(()) == LAMP, "which is no work"
+
+
+@pytest.mark.parametrize("deliver", [STREAM, AUTO])
+def test_a_server_that_lays_its_parts_starts_from_the_nearest_image(deliver: str) -> None:
+    lamp = Lamp(start=MADE)
+    assert lamp.complete(("apache", "php"), "site", deliver=deliver) == MADE
+    assert lamp.streams == [Request(composite=LAMP, parts=("apache", "php"), filesets=("site",))]
+    assert lamp.laid == [("rest", Made(composite=LAMP, parts=("apache",)),
+                          Made(composite=LAMP, parts=("apache", "php"), filesets=("site",)))]
+    assert lamp.asked == [], "nothing is put together here"
+
+
+def test_or_from_the_base() -> None:
+    lamp = Lamp()
+    assert lamp.complete(("php",), deliver=STREAM) == LAMP
+    assert lamp.laid == [("rest", Made(composite=LAMP), Made(composite=LAMP, parts=("php",)))]
+
+
+def test_where_nothing_is_missing_nothing_is_laid() -> None:
+    lamp = Lamp(start=MADE, delivery="")
+    assert lamp.complete(("apache",), deliver=STREAM) == MADE
+    assert lamp.laid == []
+    assert lamp.complete((), deliver=STREAM) == LAMP
+    assert len(lamp.streams) == 1
+
+
+def test_nothing_is_streamed_for_whom_it_may_not_be() -> None:
+    lamp = Lamp(forbidden=True)
+    with pytest.raises(exceptions.InvalidInput, match="another project's"):
+        lamp.complete(("php",), deliver=STREAM)
+    assert lamp.streams == []
 
 
 def test_a_disk_is_put_there_as_a_whole(tmp_path: Path) -> None:

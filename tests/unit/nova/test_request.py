@@ -100,7 +100,7 @@ def test_two_answers_to_one_question() -> None:
 @pytest.mark.parametrize("key", [f"{CONFLICTS}_", f"{CONFLICTS}_x", f"{CONFLICTS}2",
                                  f"{CONFLICTS}_1_1", "splitimage:conflict", "splitimage:Deliver"])
 def test_other_keys_are_mistyped(key: str) -> None:
-    with pytest.raises(exceptions.InvalidInput, match=r"there is no such key: .*conflicts and "):
+    with pytest.raises(exceptions.InvalidInput, match=r"there is no such key: .*conflicts, "):
         wanted({key: "/a=keep"}, {})
 
 
@@ -124,3 +124,14 @@ def test_another_delivery_is_one_clear_fault(word: str) -> None:
         wanted({DELIVER: word}, {})
     with pytest.raises(exceptions.InvalidInput, match=f"flavor {DELIVER}"):
         wanted({}, {DELIVER: word})
+
+
+def test_what_the_host_tells_there_asks_for_nothing() -> None:
+    assert wanted({"splitimage:layout": "laying 25%"}, {}) == Wanted()
+
+
+def test_what_is_removed_by_force_is_said_clearly() -> None:
+    assert wanted({"splitimage:force": " True"}, {}).force
+    assert not wanted({"splitimage:force": "false"}, {"splitimage:force": "true"}).force
+    with pytest.raises(exceptions.InvalidInput, match="'yes' is neither true nor false"):
+        wanted({"splitimage:force": "yes"}, {})

@@ -1,0 +1,331 @@
+"""Servers that lay their parts while they run, from an ordinary Nova.
+
+The guest is one that tells what a guest tells, and reads its disks: see
+:data:`tests.functional.tinyguest.LAYS`. A guest that lays parts indeed is in
+:mod:`tests.functional.test_nova_streams_demo`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.functional import tinyguest
+from tests.functional.novascene import PARTS
+
+if TYPE_CHECKING:
+    from tests.functional.novacloud import Host, NovaCloud
+    from tests.functional.novascene import Mini
+
+pytest_plugins = ("tests.functional.cloud", "tests.functional.novacloud",
+                  "tests.functional.novascene")
+
+STREAM = {"splitimage:deliver": "stream"}
+
+
+def layout(laying: Mini, server: Any) -> str:
+    """What the host tells the server's user."""
+    compute: Any = laying.cloud.alpha.compute
+    return str(compute.get_server(server.id).metadata.get("splitimage:layout", ""))
+
+
+def becomes(laying: Mini, server: Any, text: str) -> None:
+    assert laying.cloud.until(lambda: layout(laying, server) == text), (
+        layout(laying, server), laying.cloud.console(server))
+
+
+def given(host: Host, server: Any) -> dict[str, str]:
+    """The disks that the host has for it: serial number to sha256."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in host.disk(server).parent.glob("si-*")}
+
+
+def sees(laying: Mini, server: Any) -> dict[str, str]:
+    """The disks that the guest reads, as it last told."""
+    lines = [line for line in laying.cloud.console(server).splitlines()
+             if line.startswith(tinyguest.FURTHER)]
+    return dict(word.split("=") for word in lines[-1].split()[3:]) if lines else {}
+
+
+def lays(laying: Mini, *parts: str, **more: Any) -> Any:
+    """A server that has begun to lay its parts, and never ends."""
+    server = laying.boot(*parts, metadata=STREAM, **more)
+    host = laying.host(server)
+    disks = given(host, server)
+    assert len(disks) == len(parts) + 1
+    assert laying.cloud.until(lambda: sees(laying, server) == disks), (
+        sees(laying, server), disks)
+    becomes(laying, server, "laying 50%")
+    return server
+
+
+def change(laying: Mini, server: Any, **metadata: str) -> None:
+    compute: Any = laying.cloud.alpha.compute
+    compute.set_server_metadata(server.id, **{f"splitimage:{key}": value
+                                              for key, value in metadata.items()})
+    laying.cloud.console(server)  # with which the host sees it
+
+
+def complete(laying: Mini, server: Any) -> None:
+    """It is told, the disks are gone, and so are the host's files."""
+    becomes(laying, server, "complete")
+    assert given(laying.host(server), server) == {}
+    assert laying.cloud.until(lambda: sees(laying, server) == {})
+
+
+def event(laying: Mini, server: Any, action: str) -> str:
+    """What a tenant reads of an action that was refused."""
+    compute: Any = laying.cloud.alpha.compute
+    listed = compute.get(f"/servers/{server.id}/os-instance-actions",
+                         microversion="2.84").json()["instanceActions"]
+    request = next(each["request_id"] for each in listed if each["action"] == action)
+    shown = compute.get(f"/servers/{server.id}/os-instance-actions/{request}",
+                        microversion="2.84").json()["instanceAction"]
+    return " ".join(str(each.get("details") or "") for each in shown["events"])
+
+
+@pytest.mark.must_show("streams", 6)
+def test_two_servers_share_what_they_lay(laying: Mini) -> None:
+    """They start at once; the parts are fetched once, and are one file."""
+    [host] = laying.cloud.hosts[:1]
+    with laying.cloud.only(host):
+        before = laying.assemblies(host)
+        first, second = lays(laying, *PARTS), lays(laying, *PARTS)
+    assert laying.assemblies(host) == before
+    assert laying.image_of(first) == laying.image_of(second) == laying.id
+    disks = given(host, first).keys() & given(host, second).keys()
+    assert len(disks) == len(PARTS)
+    for name in disks:
+        assert (host.disk(first).parent / name).samefile(host.disk(second).parent / name)
+        assert downloads(laying.cloud, (host.disk(first).parent / name)) == 1
+
+
+def downloads(cloud: NovaCloud, blob: Path) -> int:
+    """How often the image that has a part's contents was fetched from the service."""
+    digest = hashlib.sha256(blob.read_bytes()).hexdigest()
+    [image] = [image["id"] for image in _images(cloud) if image["splitimage_blob"] == digest]
+    log = cloud.service("glance").daemon.log.read_text(errors="replace")
+    return sum(f"GET /v2/images/{image}/file" in line for line in log.splitlines())
+
+
+def _images(cloud: NovaCloud) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    query = "/images?os_hidden=true&splitimage_role=part&limit=200"
+    while query:
+        answer = cloud.alpha.image.get(query).json()
+        found += answer["images"]
+        query = answer.get("next", "").removeprefix("/v2")
+    return found
+
+
+@pytest.mark.accept
+@pytest.mark.must_show("streams", 6)
+def test_ten_servers_fetch_each_part_once(laying: Mini) -> None:
+    [host] = laying.cloud.hosts[:1]
+    laying.forget(host)
+    with laying.cloud.only(host):
+        servers = [laying.create("mysql", "wiki", "mail", metadata=STREAM) for _ in range(10)]
+        for server in servers:
+            laying.cloud.wait(server)
+    names = set.intersection(*(set(given(host, server)) for server in servers))
+    assert len(names) == 3
+    for name in names:
+        assert downloads(laying.cloud, host.disk(servers[0]).parent / name) == 1
+        assert len({(host.disk(server).parent / name).stat().st_ino for server in servers}) == 1
+
+
+@pytest.mark.accept
+@pytest.mark.must_show("streams", 4)
+def test_hard_reboot_gives_the_disks_again_and_the_end_takes_them_away(laying: Mini) -> None:
+    server = lays(laying, *PARTS)
+    laying.reboot(server)
+    laying.cloud.says(server, "boot number 2")
+    complete(laying, server)
+    laying.reboot(server)
+    laying.cloud.says(server, "boot number 3")
+    assert sees(laying, server) == {}
+    assert layout(laying, server) == "complete"
+
+
+@pytest.mark.accept
+@pytest.mark.must_show("streams", 4)
+@pytest.mark.parametrize("how", ["soft", "stopped", "paused"])
+def test_what_else_is_done_to_a_server_that_lays(laying: Mini, how: str) -> None:
+    server = lays(laying, "apache")
+    if how == "soft":
+        laying.cloud.act(server, "reboot", {"type": "SOFT"})
+        laying.cloud.wait(server)
+    elif how == "stopped":
+        laying.cloud.act(server, "os-stop")
+        laying.cloud.wait(server, "SHUTOFF")
+        laying.cloud.act(server, "os-start")
+        laying.cloud.wait(server)
+    else:
+        laying.cloud.act(server, "pause")
+        laying.cloud.wait(server, "PAUSED")
+        laying.cloud.act(server, "unpause")
+        laying.cloud.wait(server)
+        laying.reboot(server)
+    laying.cloud.says(server, "boot number 2")
+    complete(laying, server)
+
+
+@pytest.mark.accept
+@pytest.mark.must_show("streams", 4)
+def test_rescue_lays_nothing(laying: Mini) -> None:
+    server = lays(laying, "apache")
+    laying.cloud.act(server, "rescue", {})
+    laying.cloud.wait(server, "RESCUE")
+    laying.cloud.says(server, tinyguest.READY)
+    assert layout(laying, server) == "laying 50%"
+    laying.cloud.act(server, "unrescue")
+    laying.cloud.wait(server)
+    laying.cloud.says(server, "boot number 2")
+    complete(laying, server)
+
+
+@pytest.mark.accept
+@pytest.mark.must_show("streams", 4)
+def test_rebuild_and_delete(laying: Mini) -> None:
+    server = lays(laying, "apache")
+    laying.cloud.act(server, "rebuild", {
+        "imageRef": laying.id, "metadata": {"splitimage:parts": "nonsense"} | STREAM})
+    with pytest.raises(AssertionError, match="has no part nonsense"):
+        laying.cloud.wait(server)
+    assert layout(laying, server) == "laying 50%", "as its disk is"
+    laying.cloud.act(server, "rebuild", {
+        "imageRef": laying.id, "metadata": {"splitimage:parts": "php,wiki"} | STREAM})
+    laying.cloud.wait(server)
+    host = laying.host(server)
+    assert len(given(host, server)) == 3
+    assert laying.cloud.until(lambda: sees(laying, server) == given(host, server))
+    laying.cloud.act(server, "rebuild", {
+        "imageRef": laying.id, "metadata": {"splitimage:parts": "php"}})
+    laying.cloud.wait(server)
+    assert laying.tells(server, 1) == {"php"}
+    assert layout(laying, server) == ""
+    other = lays(laying, "apache")
+    laying.cloud.delete(other)
+    assert not host.disk(other).parent.exists()
+    assert not list((host.instances / "_splitimage").glob("*"))
+
+
+@pytest.mark.accept
+@pytest.mark.must_show("streams", 4)
+def test_what_has_to_wait_is_refused_and_leaves_the_server_as_it_is(
+        two_hosts: NovaCloud, laying: Mini) -> None:
+    server = lays(laying, *PARTS)
+    host = laying.host(server)
+    other = next(each for each in two_hosts.hosts if each.name != host.name)
+    flavor: Any = two_hosts.alpha.compute.find_flavor("small")
+    before = {image.id for image in two_hosts.alpha.image.images()}
+    [guest] = [pid for pid in host.guests() if server.id.encode() in _words(pid)]
+    for action, project, what, body in (
+            ("createImage", "alpha", "createImage", {"name": "too-early"}),
+            ("shelve", "alpha", "shelve", None),
+            ("resize", "alpha", "resize", {"flavorRef": flavor.id}),
+            ("migrate", "admin", "migrate", {"host": other.name}),
+            ("live-migration", "admin", "os-migrateLive",
+             {"host": other.name, "block_migration": "auto"})):
+        two_hosts.act(server, what, body, project=project)
+        two_hosts.wait(server)
+        assert two_hosts.until(functools.partial(refused, laying, server, action)), (
+            action, event(laying, server, action))
+        two_hosts.wait(server)
+        assert two_hosts.where(server) == host.name
+        assert [pid for pid in host.guests() if server.id.encode() in _words(pid)] == [guest]
+    assert two_hosts.until(
+        lambda: {image.id for image in two_hosts.alpha.image.images()} == before)
+    laying.reboot(server)
+    complete(laying, server)
+    two_hosts.migrate(server, other)
+    assert layout(laying, server) == "complete"
+    laying.cloud.says(server, "boot number 3")
+
+
+def refused(laying: Mini, server: Any, action: str) -> bool:
+    return "still lays its parts (50 %)" in event(laying, server, action)
+
+
+def _words(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+@pytest.mark.accept
+@pytest.mark.must_show("streams", 4)
+def test_evacuation_waits_for_the_host(two_hosts: NovaCloud, laying: Mini) -> None:
+    first, second = two_hosts.hosts
+    server = lays(laying, "apache", host=first)
+    compute: Any = two_hosts.admin.compute
+    service = next(compute.services(host=first.name, binary="nova-compute"))
+    first.stop()
+    try:
+        compute.put(f"/os-services/{service.id}", json={"forced_down": True}, microversion="2.90")
+        two_hosts.act(server, "evacuate", {"host": second.name}, project="admin")
+        assert two_hosts.until(lambda: "was laying its parts" in event(laying, server, "evacuate"))
+        found = two_hosts.wait(server, project="admin")
+        assert found.compute_host == first.name
+    finally:
+        compute.put(f"/os-services/{service.id}", json={"forced_down": False},
+                    microversion="2.90")
+        first.start()
+    laying.reboot(server)
+    complete(laying, server)
+
+
+@pytest.mark.accept
+@pytest.mark.must_show("streams", 4)
+def test_nova_compute_restarted_goes_on_looking(laying: Mini) -> None:
+    server = lays(laying, "apache")
+    host = laying.host(server)
+    host.kill()
+    host.start()
+    laying.cloud.wait(server)
+    assert layout(laying, server) == "laying 50%"
+    laying.cloud.act(server, "reboot", {"type": "HARD"})
+    laying.cloud.wait(server)
+    host.stop()
+    host.start()
+    complete(laying, server)
+
+
+@pytest.mark.accept
+@pytest.mark.must_show("streams", 4)
+def test_parts_come_and_go_while_it_runs(laying: Mini) -> None:
+    """One that fails is told, and another try finishes it."""
+    server = laying.boot("apache")
+    assert laying.tells(server, 1) == {"apache"}
+    host, image = laying.host(server), laying.image_of(server)
+    change(laying, server, parts="apache,php")
+    complete(laying, server)
+    change(laying, server, parts="apache,php,mysql,wiki")
+    becomes(laying, server, "failed: php: no room in /")
+    assert len(given(host, server)) == 3, "they are needed once more"
+    assert laying.cloud.until(lambda: sees(laying, server) == {}), "the server runs without them"
+    change(laying, server, layout="retry")
+    complete(laying, server)
+    change(laying, server, parts="apache,mysql")
+    complete(laying, server)
+    change(laying, server, parts="nonsense")
+    assert laying.cloud.until(lambda: "no part nonsense" in layout(laying, server))
+    assert laying.cloud.wait(server).status == "ACTIVE"
+    assert laying.image_of(server) == image
+    assert "boot number 2" not in laying.cloud.console(server)
+
+
+@pytest.mark.accept
+@pytest.mark.must_show("streams", 4)
+def test_its_user_may_give_it_up(laying: Mini) -> None:
+    server = lays(laying, "apache")
+    change(laying, server, layout="stop")
+    assert laying.cloud.until(lambda: layout(laying, server).startswith("failed: stopped"))
+    assert laying.cloud.until(lambda: sees(laying, server) == {})
+    image = laying.snapshot(server)
+    laying.cloud.alpha.image.delete_image(image.id)
