@@ -383,7 +383,8 @@ LAUNCHED: tuple[Column, ...] = (
     Column("ports", lambda r: Ports(r["server"].ports)),
     Column("match", lambda r: r["plan"].estimate.match),
     Column("candidate", lambda r: r["plan"].estimate.candidate.name),
-    Column("injected", lambda r: Size(r["plan"].estimate.inject_bytes)),
+    Column("injected", lambda r: Size(r["plan"].estimate.inject_bytes
+                                      if r["server"].layout is None else 0)),
     Column("assembly", lambda r: Amount(r["measured"].get("assembly_seconds"))),
     Column("answered", lambda r: Amount(r["measured"].get("answer_seconds"))),
     Column("id", lambda r: r["server"].id, long=True),

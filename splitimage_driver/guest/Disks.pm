@@ -50,6 +50,15 @@ sub plans {
     return sort map { /\Asi-plan-([0-9a-f]{12})\z/ ? $1 : () } keys %{ $self->all };
 }
 
+# What tells one attaching of a plan's disk from the next, '' where it is not
+# there: the kernel gives the directory of a new device another inode.
+sub attachment {
+    my ($self, $id) = @_;
+    my $device = $self->all->{"si-plan-$id"} // return '';
+    my $name = $device =~ s{\A/dev/}{}r;
+    return "$name " . ((stat "/sys/block/$name/")[1] // '');
+}
+
 # Mounts a disk read-only. Returns the directory; dies with the reason.
 sub mount {
     my ($self, $serial, $name, $size) = @_;

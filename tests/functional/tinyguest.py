@@ -85,17 +85,22 @@ boots=$((${{boots:-0}} + 1))
 echo $boots | dd of=/dev/vda bs=512 seek={SECTOR} conv=sync,notrunc,fsync 2>/dev/null
 echo "boot number $boots"
 ls /dev/vd? | tr '\\n' ' '; echo
+serials() {{
+    for disk in /sys/block/sd*; do
+        [ -e $disk/device/vpd_pg80 ] && echo $(tail -c +5 $disk/device/vpd_pg80) ${{disk##*/}}
+    done
+}}
 further() {{
     before=
     while :; do
-        found=
-        for disk in /sys/block/sd*; do
-            [ -e $disk/device/vpd_pg80 ] || continue
-            sum=$(sha256sum /dev/${{disk##*/}} | cut -c -64)
-            [ ${{#sum}} = 64 ] && found="$found $(tail -c +5 $disk/device/vpd_pg80)=$sum"
-        done
-        [ "$found" = "$before" ] || echo "{FURTHER}$found"
-        before=$found
+        now=$(serials)
+        if [ "$now" != "$before" ]; then
+            found=$(echo "$now" | while read -r serial disk; do
+                [ "$disk" ] && echo -n " $serial=$(sha256sum /dev/$disk | cut -c -64)"
+            done)
+            echo "{FURTHER}$found"
+            [ "$now" = "$(serials)" ] && before=$now
+        fi
         sleep 0.2
     done
 }}
