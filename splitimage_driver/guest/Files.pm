@@ -239,9 +239,11 @@ sub commit {
         my $place = Kernel::state_of('.') or die "/$item->{path}: $!\n";
         $around{ $place->{dev} } //= Tree::handle();
     }
-    sync_all(values %around) if grep { defined $_->{temporary} } @$ready;
     die "stopped\n" if $self->{stopped}->();
-    $self->{journal}->add(map { [$_->{what} eq 'keep' ? 'k' : 'w', $_->{path}] } @$ready);
+    # The contents and the journal's lines about them, in one go.
+    $self->{journal}->note(map { [$_->{what} eq 'keep' ? 'k' : 'w', $_->{path}] } @$ready);
+    sync_all($self->{journal}{handle}, map { $around{$_} } grep { $_ ne $self->{journal}{device} }
+             keys %around);
     my @kept;
     for my $item (grep { $_->{what} ne 'keep' } @$ready) {
         my $name = Tree::at($item->{path});

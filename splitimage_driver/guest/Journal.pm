@@ -15,6 +15,7 @@ use strict;
 use warnings;
 use Fcntl qw(O_RDWR O_CREAT O_APPEND O_NOFOLLOW);
 use IO::Handle;
+use Kernel;
 use Plan;
 
 my $DIRECTORY = '/var/lib/splitimage';
@@ -24,7 +25,8 @@ sub open_for {
     mkdir $DIRECTORY, 0755 unless -d $DIRECTORY;
     sysopen my $handle, "$DIRECTORY/journal-$id", O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW, 0600
         or die "$DIRECTORY/journal-$id: $!\n";
-    my $self = bless { handle => $handle }, $class;
+    my $state = Kernel::state_of($DIRECTORY) or die "$DIRECTORY: $!\n";
+    my $self = bless { handle => $handle, device => $state->{dev} }, $class;
     $self->read_again;
     # A power cut may have left half a line.
     syswrite $handle, "\n" unless $self->{whole};
@@ -54,15 +56,24 @@ sub read_again {
 sub add {
     my ($self, @facts) = @_;
     return unless @facts;
+    $self->note(@facts);
+    $self->{handle}->sync or die "$DIRECTORY: the journal cannot be written: $!\n";
+    return;
+}
+
+# Adds facts that are on the disk only when its file system was synced.
+sub note {
+    my ($self, @facts) = @_;
     my $lines = '';
     for my $fact (@facts) {
         my ($word, @things) = @$fact;
         $lines .= join(' ', $word, map { Plan::encode($_) } @things) . "\n";
         $self->{$word}{ join ' ', @things } = 1 if $word =~ /\A[wkdmrg]\z/;
     }
+    # One write: that of another process comes before it or behind it.
     my $written = syswrite $self->{handle}, $lines;
     die "$DIRECTORY: the journal cannot be written: $!\n"
-        unless defined $written && $written == length $lines && $self->{handle}->sync;
+        unless defined $written && $written == length $lines;
     return;
 }
 

@@ -10,16 +10,16 @@ use POSIX ();
 my %NUMBERS = (
     x86_64 => { lsetxattr => 189, fsetxattr => 190, lgetxattr => 192, llistxattr => 195,
                 lremovexattr => 198, utimensat => 280, statx => 332, linkat => 265,
-                renameat2 => 316, syncfs => 306, statfs => 137, mknodat => 259 },
+                renameat2 => 316, syncfs => 306, statfs => 137, mknodat => 259, prctl => 157 },
     aarch64 => { lsetxattr => 6, fsetxattr => 7, lgetxattr => 9, llistxattr => 12,
                  lremovexattr => 15, utimensat => 88, statx => 291, linkat => 37,
-                 renameat2 => 276, syncfs => 267, statfs => 43, mknodat => 33 },
+                 renameat2 => 276, syncfs => 267, statfs => 43, mknodat => 33, prctl => 167 },
 );
 my $machine = (POSIX::uname())[4];
 my $number = $NUMBERS{$machine} or die "layout: no system call numbers for $machine\n";
 
 use constant { AT_FDCWD => -100, AT_SYMLINK_NOFOLLOW => 0x100, RENAME_NOREPLACE => 1,
-               STATX_BASIC => 0x7ff, XATTR_MAX => 65536, SECOND => 1_000_000_000 };
+               STATX_BASIC => 0x7ff, PR_SET_PDEATHSIG => 1, XATTR_MAX => 65536, SECOND => 1_000_000_000 };
 
 my %TYPES = (0100000 => 'f', 0040000 => 'd', 0120000 => 'l', 0020000 => 'c', 0060000 => 'b',
              0010000 => 'p', 0140000 => 's');
@@ -132,6 +132,9 @@ sub room {
     my ($type, $size, $blocks, $free, $available, $files, $unused) = unpack 'q7', $found;
     return ($size, $available * $size, $files ? $unused : undef, $blocks * $size);
 }
+
+# This process is killed when its parent ends, however that ends.
+sub die_with_parent { return syscall($number->{prctl}, PR_SET_PDEATHSIG, 9, 0, 0, 0) == 0 }
 
 # Takes a write lock on a whole open file, as lckpwdf and dpkg do; false at
 # once where another process has it.

@@ -19,7 +19,7 @@ sub parse {
     my ($file, $content) = @_;
     my @records;
     if ($file->{grammar} eq 'stanzas') {
-        @records = grep { $_ ne '' } split /\n(?:[ \t]*\n)+/, $content =~ s/\A\n+//r =~ s/\n+\z//r;
+        @records = grep { $_ ne '' } split /\n\n+/, $content =~ s/\A\n+//r =~ s/\n+\z//r;
     }
     else {
         @records = split /\n/, $content =~ s/\n\z//r, -1;

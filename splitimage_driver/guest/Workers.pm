@@ -7,6 +7,7 @@ use warnings;
 use Errno qw(EINTR EAGAIN);
 use Fcntl qw(F_GETFL F_SETFL O_NONBLOCK);
 use POSIX qw(WNOHANG);
+use Kernel;
 
 my $RECORD = 8;    # bytes of a number in the queue
 my $MESSAGE = 900; # bytes of a message: less than a pipe writes at once
@@ -55,6 +56,7 @@ sub child {
     my ($self, $code) = @_;
     my $child = fork // die "fork: $!\n";
     if (!$child) {
+        Kernel::die_with_parent();
         close $self->{heard};
         eval { $code->(); 1 } or print STDERR "layout: $@";
         POSIX::_exit(0);
@@ -126,6 +128,15 @@ sub killed {
 sub stop {
     my ($self) = @_;
     kill TERM => keys %{ $self->{has} };
+    return;
+}
+
+# Ends all processes at once.
+sub abandon {
+    my ($self) = @_;
+    my @children = (keys %{ $self->{has} }, keys %{ $self->{beside} });
+    kill KILL => @children;
+    waitpid $_, 0 for @children;
     return;
 }
 
