@@ -11,7 +11,14 @@ from splitimage_driver.archive.tree import BlobTree
 from splitimage_driver.capture import conflicts, pack
 from splitimage_driver.capture.gold import Spool
 from splitimage_driver.model import part as parts_
-from splitimage_driver.model.composite import ACTIONS, MAX_PARTS, Answer, Composite, PartRef
+from splitimage_driver.model.composite import (
+    ACTIONS,
+    MAX_PARTS,
+    Answer,
+    Composite,
+    Conflict,
+    PartRef,
+)
 from splitimage_driver.model.part import PartManifest, check_name
 from splitimage_driver.service import ImageService
 
@@ -91,7 +98,12 @@ class CompositeService:
     def resolve(self, composite: str, path: str, action: str, *, part: str = "",
                 content: bytes = b"") -> Composite:
         """Record the administrator's answer to a conflict; it applies to
-        every later launch of the parts concerned.
+        every later launch of the parts concerned. An answer to what is answered
+        already takes the place of that.
+
+        What it does not decide stays open as another question: where a part's
+        version wins the others may disagree without it, and what was decided may
+        be changed differently by a further part.
 
         :param path: as ``conflict list`` shows it
         :param action: one of :data:`~splitimage_driver.model.composite.ACTIONS`
@@ -105,7 +117,11 @@ class CompositeService:
         with self.store.lock(f"composite {composite}"):
             found = self.composite(composite)
             raw = path.lstrip("/").encode("utf-8", "surrogateescape")
-            conflict = next((c for c in found.conflicts if c.path == raw), None)
+            conflict = _about(found, raw)
+            if conflict is None and any(a.path == raw for a in found.answers):
+                found = conflicts.found(msgspec.structs.replace(
+                    found, answers=tuple(a for a in found.answers if a.path != raw)), self.store)
+                conflict = _about(found, raw)
             if conflict is None:
                 raise exceptions.NotFound(kind="conflict", name=path,
                                           where=f"composite {found.name}")
@@ -115,9 +131,11 @@ class CompositeService:
                     reason=f"--part names whose version wins: {', '.join(conflict.parts)}")
             answer = Answer(path=raw, parts=conflict.parts, action=action, part=part,
                             content=content)
-            answers = (*(a for a in found.answers if a.path != raw), answer)
+            answers = (*(a for a in found.answers if (a.path, a.parts) != (raw, answer.parts)),
+                       answer)
             changed = conflicts.found(msgspec.structs.replace(found, answers=answers), self.store)
-            if any(c.path == raw for c in changed.conflicts):
+            left = _about(changed, raw)
+            if left is not None and left.parts == conflict.parts:
                 raise exceptions.InvalidInput(what=f"conflict {path}",
                                               reason=f"{action} does not decide it")
             return self.store.save_composite(changed, replace=True)
@@ -167,3 +185,7 @@ class CompositeService:
             return pack.store_part(
                 self.store, f"{composite.name}.restore"[:63], parts_.RESTORE, wanted, spool,
                 scratch, owner=self.images.owner, public=composite.public).id
+
+
+def _about(composite: Composite, path: bytes) -> Conflict | None:
+    return next((c for c in composite.conflicts if c.path == path), None)

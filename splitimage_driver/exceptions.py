@@ -93,10 +93,15 @@ def ambiguous(kind: str, name: str, ids: Iterable[str]) -> InvalidInput:
 
 
 class OpenConflict(SplitImageError):
-    message = "parts %(parts)s disagree about %(path)s: %(reason)s"
-    hint = ("the administrator answers with: splitimage conflict resolve; "
-            "for an own file set use --on-conflict %(path)s=keep|replace|concatenate")
+    message = "%(who)s disagree about %(path)s: %(reason)s%(more)s"
+    # Short: with the message it is a fault of Nova's, of which 255 characters are kept.
+    hint = "its administrator answers: splitimage conflict resolve %(composite)s %(path)s"
     exit_code = 16
+
+
+class FilesetConflict(OpenConflict):
+    hint = ("answer with --on-conflict (in Nova splitimage:conflicts) "
+            "%(path)s=keep|replace|concatenate")
 
 
 class AccountClash(SplitImageError):

@@ -165,10 +165,7 @@ class PlanService:
                           restore=conflicts.restore_of(composite, self.store),
                           answers=wanted.answers, read=conflicts.reader(self.store))
         if goal.conflicts:
-            first = goal.conflicts[0]
-            raise exceptions.OpenConflict(parts=" and ".join(first.parts) or "of the request",
-                                          path="/" + first.path.decode(errors="replace"),
-                                          reason=first.reason)
+            raise conflicts.refusal(composite, goal.conflicts, [f.name for f in wanted.filesets])
         return goal
 
     # -- candidates -------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -50,25 +51,55 @@ def reader(store: Store) -> target.Read:
 
 def found(composite: Composite, store: Store) -> Composite:
     """The composite with its conflicts: for every two parts that speak about
-    the same path, what no rule and no recorded answer decides."""
+    the same path, and for all together where more of them do, what no rule and
+    no recorded answer decides."""
     parts = {name: laid(composite, name, store) for name in composite.parts}
     paths = {name: {p for p in part.manifest.paths()} - _directories(part.manifest)
              for name, part in parts.items()}
     base, restore = store.manifest(composite.base.manifest), restore_of(composite, store)
     read = reader(store)
+
+    def left(*names: str) -> tuple[Conflict, ...]:
+        return target.lay(base, [parts[n] for n in composite.closure(names)],
+                          shared=composite.shared, restore=restore, answers=composite.answers,
+                          read=read).conflicts
+
     conflicts: dict[bytes, Conflict] = {}
     for one, two in itertools.combinations(sorted(parts), 2):
         if paths[one].isdisjoint(paths[two]):
             continue
-        names = composite.closure([one, two])
-        tree = target.lay(base, [parts[n] for n in names], shared=composite.shared,
-                          restore=restore, answers=composite.answers, read=read)
-        for conflict in tree.conflicts:
+        for conflict in left(one, two):
             known = conflicts.get(conflict.path)
             merged = tuple(sorted({*conflict.parts, *(known.parts if known else ())}))
             conflicts[conflict.path] = Conflict(conflict.path, merged, conflict.reason)
+    spoken = collections.Counter(itertools.chain.from_iterable(paths.values()))
+    if any(times > 2 for times in spoken.values()):
+        for conflict in left(*parts):
+            conflicts.setdefault(conflict.path, conflict)
     return msgspec.structs.replace(
         composite, conflicts=tuple(conflicts[p] for p in sorted(conflicts)))
+
+
+def refusal(composite: Composite, open_: Sequence[Conflict],
+            filesets: Collection[str]) -> exceptions.OpenConflict:
+    """What a request with open conflicts is answered: the first of them, and
+    who can decide it.
+
+    :param filesets: names of the request's own
+    """
+    first = open_[0]
+    own = [name for name in first.parts if name in filesets]
+    others = [name for name in first.parts if name not in filesets]
+    who = []
+    if own:
+        who.append(f"file set{'s' * (len(own) > 1)} {' and '.join(own)}")
+    if others or not own:
+        who.append(f"part{'s' * (len(others) != 1)} {' and '.join(others)}".strip()
+                   + ("" if own else f" of composite {composite.name}"))
+    kind = exceptions.FilesetConflict if own else exceptions.OpenConflict
+    return kind(who=" and ".join(who), composite=composite.name,
+                path="/" + first.path.decode(errors="replace"), reason=first.reason,
+                more=f" (and {len(open_) - 1} more)" if len(open_) > 1 else "")
 
 
 def _directories(manifest: PartManifest) -> set[bytes]:

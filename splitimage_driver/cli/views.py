@@ -88,7 +88,9 @@ def composite(found: Composite, store: Store, *, hidden: bool = False) -> dict[s
         "parts": Listing(
             f"parts ({left_out} dependency parts come along by themselves: --all)"
             if left_out else "parts", _PARTS_OF, parts),
-        "conflicts": Listing("conflicts", CONFLICTS, conflicts(found)),
+        "conflicts": Listing(
+            "conflicts (launches of these parts are refused until all are answered: "
+            "conflict resolve)" if found.conflicts else "conflicts", CONFLICTS, conflicts(found)),
     }
 
 

@@ -259,8 +259,11 @@ class SplitImageDriver(libvirt.LibvirtDriver):
         tries that first."""
         if again and isinstance(error, _OF_THIS_HOST):
             raise exception.NovaException(str(error)) from error
+        reason = str(error)
+        if isinstance(error, exceptions.OpenConflict):
+            reason += f"; {error.advice}"  # the tenant's, or for whom they ask
         raise exception.BuildAbortException(instance_uuid=instance.uuid,
-                                            reason=str(error)) from error
+                                            reason=reason) from error
 
     # -- what a server lays itself ------------------------------------------------------
 

@@ -9,11 +9,12 @@ remain and differ are merged, or are a conflict.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from splitimage_driver.merge import registry, rows, text
+from splitimage_driver import exceptions
+from splitimage_driver.merge import registry, rows
 from splitimage_driver.merge.base import Merger, plain
 from splitimage_driver.model import entry as entries
 from splitimage_driver.model import part as parts_
@@ -23,8 +24,7 @@ from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.part import PartManifest, Row
 from splitimage_driver.model.paths import Resolver, join
 from splitimage_driver.model.plan import Source, Target
-
-Read = Callable[[Source], bytes]
+from splitimage_driver.planning.claims import Claim, Decision, Read, unchanged, undominated
 
 
 class Laid(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,25 +37,6 @@ class Laid(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     blob: str
     manifest: PartManifest
-
-
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """What one layer says about one path (or row): an entry, a row, or its
-    absence."""
-
-    part: str
-    condition: frozenset[str]
-    fileset: bool = False
-    entry: FileEntry | None = None
-    source: Source | None = None
-    row: Row | None = None
-
-
-def undominated(claims: Sequence[Claim]) -> list[Claim]:
-    """Those whose condition is not a proper part of another's."""
-    if len(claims) == 1:
-        return list(claims)
-    return [c for c in claims if not any(c.condition < other.condition for other in claims)]
 
 
 def lay(base: Manifest, parts: Iterable[Laid], *, shared: Mapping[bytes, bytes],
@@ -77,7 +58,7 @@ class _Laying:
     def __init__(self, base: Manifest, parts: Sequence[Laid], shared: Mapping[bytes, bytes],
                  restore: Laid | None, answers: Sequence[Answer], read: Read | None) -> None:
         self.base, self.parts, self.shared = base, parts, shared
-        self.answers, self.read = answers, read
+        self.answers = answers
         self.tree: dict[bytes, FileEntry] = dict(base.by_path)
         self.sources: dict[bytes, Source] = {}
         self.generated: dict[bytes, bytes] = {}
@@ -89,6 +70,7 @@ class _Laying:
             for layer, e in restore.manifest.entries():
                 if e.is_file:
                     self.originals[e.path] = Source(restore.blob, parts_.member(layer, e))
+        self.decision = Decision(base, self.originals, answers, read)
 
     def run(self) -> Target:
         claims, row_claims = collect(self.base, self.parts)
@@ -124,25 +106,25 @@ class _Laying:
                 claims = firm
             if not claims:
                 return
-        claims = [c for c in claims if not _unchanged(c, before)] or claims
-        chosen = _agreed(claims)
+        claims = [c for c in claims if not unchanged(c, before)] or claims
+        chosen = self.decision.of(path, claims)
         if chosen is not None:
             if chosen.entry is None or not chosen.entry.same(before):
-                self._put(path, chosen.entry, chosen.source)
+                self._put(path, chosen.entry, chosen.source, chosen.content)
             return
-        answer = self._answer(path, claims)
-        if answer is not None and self._apply(path, answer, claims):
-            return
-        reason = "they differ and no rule merges them"
-        if not any(c.fileset for c in claims):
-            merged = self._merge_text(path, claims)
-            if merged is not None:
-                return
-            if any(c.entry is None for c in claims):
-                reason = "one deletes what the other changes"
-        else:
+        self._ask(path, claims)
+
+    def _ask(self, path: bytes, claims: Sequence[Claim]) -> None:
+        if any(c.fileset for c in claims):
             reason = "a file set brings its own version of it"
-        self.conflicts.append(Conflict(path, tuple(sorted(c.part for c in claims)), reason))
+        elif any(c.entry is None for c in claims):
+            reason = "one deletes what the other changes"
+        else:
+            reason = "they differ and no rule merges them"
+        unfit = self.decision.unfit(path, claims)
+        if unfit:
+            reason += f"; the answer {unfit} does not decide it"
+        self.conflicts.append(Conflict(path, tuple(sorted({c.part for c in claims})), reason))
 
     def _put(self, path: bytes, entry: FileEntry | None, source: Source | None,
              content: bytes | None = None) -> None:
@@ -156,87 +138,6 @@ class _Laying:
             self.generated[path] = content
         elif source is not None:
             self.sources[path] = source
-
-    def _answer(self, path: bytes, claims: list[Claim]) -> Answer | None:
-        names = {c.part for c in claims}
-        for answer in self.answers:
-            if answer.path == path and (not answer.parts or names <= set(answer.parts)):
-                return answer
-        return None
-
-    def _apply(self, path: bytes, answer: Answer, claims: list[Claim]) -> bool:
-        """Carry out a decision; False where it does not fit the claims."""
-        if answer.action == "keep":
-            there = [c for c in claims if not c.fileset]
-            if there and len(there) < len(claims):
-                agreed = _agreed(there)
-                if agreed is None:
-                    return False
-                self._put(path, agreed.entry, agreed.source)
-            else:
-                before = self.base.get(path)
-                self._put(path, before, self.originals.get(path))
-            return True
-        if answer.action == "replace":
-            mine = [c for c in claims if c.part == answer.part or (not answer.part and c.fileset)]
-            if len(mine) != 1:
-                return False
-            self._put(path, mine[0].entry, mine[0].source)
-            return True
-        if answer.action == "file":
-            model = next((c.entry for c in claims if c.entry is not None), None)
-            if model is None:
-                return False
-            self._put(path, model.with_content(answer.content), None, answer.content)
-            return True
-        if answer.action == "concatenate":
-            return self._concatenate(path, claims)
-        return answer.action == "three-way" and self._three_way(path, claims)
-
-    # -- text ---------------------------------------------------------------------
-
-    def _merge_text(self, path: bytes, claims: list[Claim]) -> bool | None:
-        if self.base.get(path) is None:
-            return self._concatenate(path, claims) or None
-        return self._three_way(path, claims) or None
-
-    def _texts(self, claims: Sequence[Claim]) -> list[tuple[str, bytes]] | None:
-        texts = []
-        for claim in claims:
-            e = claim.entry
-            if (e is None or not e.is_file or claim.source is None or self.read is None
-                    or e.size > text.MAX_BYTES):
-                return None
-            content = self.read(claim.source)
-            if not text.is_text(content):
-                return None
-            texts.append((claim.part, content))
-        return texts
-
-    def _concatenate(self, path: bytes, claims: list[Claim]) -> bool:
-        model = _common_metadata(claims)
-        texts = self._texts(claims)
-        if model is None or texts is None:
-            return False
-        content = text.concatenate(texts)
-        self._put(path, model.with_content(content), None, content)
-        return True
-
-    def _three_way(self, path: bytes, claims: list[Claim]) -> bool:
-        model = _common_metadata(claims)
-        texts = self._texts(claims)
-        original = self.originals.get(path)
-        if model is None or texts is None or original is None or self.read is None:
-            return False
-        ancestor = self.read(original)
-        content = texts[0][1]
-        for _, other in texts[1:]:
-            merged = text.three_way(ancestor, content, other)
-            if merged is None:
-                return False
-            content = merged
-        self._put(path, model.with_content(content), None, content)
-        return True
 
     # -- rows -----------------------------------------------------------------------
 
@@ -259,7 +160,7 @@ class _Laying:
         filesets = [c for c in whole if c.fileset]
         if filesets:
             mine = tuple(sorted({c.part for cs in keyed.values() for c in cs}))
-            answer = self._answer(path, [*filesets])
+            answer = next((a for a in self.answers if a.path == path and not a.parts), None)
             if answer is not None and answer.action == "replace":
                 self._put(path, filesets[0].entry, filesets[0].source)
                 return
@@ -274,7 +175,7 @@ class _Laying:
             for claim in undominated(row_claims):
                 if claim.row is not None:
                     by_part.setdefault(claim.part, []).append(claim.row)
-        merged = rows.apply(merger, path, self.shared.get(path), by_part)
+        merged = self._merged(merger, path, by_part)
         for key, names in merged.clashes:
             shown = plain(key).decode("utf-8", "backslashreplace")
             self.conflicts.append(Conflict(
@@ -288,6 +189,37 @@ class _Laying:
         if model.is_file:
             self._put(path, model.with_content(merged.content), None, merged.content)
         self.merged[path] = merged.content
+
+    def _merged(self, merger: Merger, path: bytes,
+                by_part: dict[str, list[Row]]) -> rows.Merged:
+        """The file of all rows; answers decide about those that clash."""
+        base = self.shared.get(path)
+        merged = rows.apply(merger, path, base, by_part)
+        for answer in self.answers:
+            about = {key: set(names).intersection(answer.parts) for key, names in merged.clashes}
+            about = {key: names for key, names in about.items() if len(names) > 1}
+            if answer.path != path or not about:
+                continue
+            if answer.action == "file":
+                # The others' rows meet it as they would the base's file.
+                base, lost = answer.content, {b"": set(answer.parts)}
+            elif answer.action == "keep":
+                lost = about
+            elif answer.action == "replace":
+                lost = {key: names - {answer.part} for key, names in about.items()
+                        if answer.part in names}
+            else:
+                continue
+            left = {part: [row for row in found if not any(
+                part in names and key in (b"", row.key) for key, names in lost.items())]
+                for part, found in by_part.items()}
+            try:
+                merged = rows.apply(merger, path, base, left)
+            except exceptions.InvalidInput:  # the own file is none of its kind
+                base = self.shared.get(path)
+                continue
+            by_part = left
+        return merged
 
     def _derive(self) -> None:
         """Links that follow from merged files, once all files are settled."""
@@ -421,35 +353,3 @@ def derived(merger: Merger, path: bytes, content: bytes, tree: Mapping[bytes, Fi
     gone = [link for link in map(place, merger.absent(path, content, links))
             if link in links and link not in wanted]
     return links, wanted, gone
-
-
-def _unchanged(claim: Claim, before: FileEntry | None) -> bool:
-    """The claim repeats what the base has; which other names it has is said
-    by what becomes of them."""
-    if claim.entry is None:
-        return before is None
-    return before is not None and claim.entry.same(
-        msgspec.structs.replace(before, link=claim.entry.link))
-
-
-def _agreed(claims: Sequence[Claim]) -> Claim | None:
-    """The claim all agree with; times may differ, the newest is taken."""
-    first = claims[0]
-    if first.entry is None:
-        return first if all(c.entry is None for c in claims) else None
-    if not all(c.entry is not None and first.entry.same(
-            msgspec.structs.replace(c.entry, link=first.entry.link)) for c in claims):
-        return None
-    return max(claims, key=lambda c: (c.entry.mtime if c.entry else 0, c.part))
-
-
-def _common_metadata(claims: Sequence[Claim]) -> FileEntry | None:
-    """A model for the merged file: all agree but for content and time."""
-    found = [c.entry for c in claims if c.entry is not None]
-    if len(found) != len(claims) or not all(e.is_file for e in found):
-        return None
-    first = found[0]
-    if any((e.mode, e.uid, e.gid, e.xattrs) != (first.mode, first.uid, first.gid, first.xattrs)
-           for e in found):
-        return None
-    return msgspec.structs.replace(first, mtime=max(e.mtime for e in found), link=b"")

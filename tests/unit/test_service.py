@@ -20,6 +20,7 @@ from splitimage_driver import exceptions
 from splitimage_driver.assembly.base import Opener, Session
 from splitimage_driver.capture import conflicts, pack
 from splitimage_driver.capture.machine import Gold
+from splitimage_driver.composites import CompositeService
 from splitimage_driver.model import part as parts_
 from splitimage_driver.model.candidate import Image
 from splitimage_driver.model.composite import Answer, Base, Composite, Mount, PartRef, System
@@ -485,6 +486,123 @@ def test_a_clash_with_a_part_is_the_tenants_question(world: World) -> None:
         wanted = request("apache", filesets=("mine",), answers=(Answer(b"etc/mode", (), action),))
         _, done = service.assemble(wanted)
         assert world.tree(done.disk).by_path[b"etc/mode"].same(file("etc/mode", content))
+
+
+# -- what parts disagree about ----------------------------------------------------------------
+
+MOTD = b"one\ntwo\nthree\nfour\nfive\nsix\n"
+
+
+def motd(*changed: tuple[str, str]) -> bytes:
+    """The base's, with these words in the place of others."""
+    text = MOTD.decode()
+    for word, other in changed:
+        text = text.replace(word, other)
+    return text.encode()
+
+
+class Disagreeing:
+    """Parts that change one file: a and c the same line, b another one."""
+
+    def __init__(self, world: World, **more: bytes) -> None:
+        self.world, self.service = world, world.service()
+        self.versions = {"a": motd(("two", "from a")), "b": motd(("six", "from b")),
+                         "c": motd(("two", "from c"))} | more
+        for content in (MOTD, *self.versions.values()):
+            world.contents[hashlib.sha256(content).digest()] = content
+        made = world.composite("three", tree(file("etc/motd", MOTD)), {
+            name: (layer(file("etc/motd", content)),) for name, content in self.versions.items()})
+        world.store.save_composite(conflicts.found(made, world.store), replace=True)
+        self.composites = CompositeService(self.service)
+
+    @property
+    def open(self) -> list[str]:
+        return ["".join(c.parts) for c in self.world.store.composite("three").conflicts]
+
+    def resolve(self, action: str, part: str = "", content: bytes = b"") -> list[str]:
+        """Who still disagrees."""
+        self.composites.resolve("three", "/etc/motd", action, part=part, content=content)
+        return self.open
+
+    def content(self, chosen: str) -> bytes:
+        goal = self.service.plan(request(*chosen, composite="three")).target
+        assert goal is not None
+        source = goal.sources.get(b"etc/motd")
+        return goal.generated.get(b"etc/motd") or (
+            MOTD if source is None else self.world.blobs[source.blob][source.member])
+
+
+def test_a_launch_with_an_open_conflict_is_refused_and_told_who_answers(world: World) -> None:
+    three = Disagreeing(world)
+    assert three.open == ["ac"]
+    for chosen in "ac", "abc":
+        with pytest.raises(exceptions.OpenConflict) as raised:
+            three.content(chosen)
+        assert str(raised.value) == (
+            f"parts {' and '.join(chosen)} of composite three disagree about /etc/motd: "
+            "they differ and no rule merges them")
+        assert raised.value.advice == (
+            "its administrator answers: splitimage conflict resolve three /etc/motd")
+    assert three.content("ab") == motd(("two", "from a"), ("six", "from b"))
+    # A tenant has no say in that.
+    with pytest.raises(exceptions.OpenConflict, match="parts a and c"):
+        three.service.plan(request("a", "c", composite="three",
+                                   answers=(Answer(b"etc/motd", (), "keep"),)))
+
+
+def test_an_answer_counts_whatever_else_is_chosen(world: World) -> None:
+    three = Disagreeing(world)
+    before = three.service.plan(request("a", "b", composite="three")).recipe
+    assert three.resolve("replace", "c") == []
+    recipes = {three.service.plan(request(*chosen, composite="three")).recipe
+               for chosen in ("ac", "abc")}
+    assert three.content("ac") == three.versions["c"]
+    assert three.content("abc") == motd(("two", "from c"), ("six", "from b"))
+    assert three.service.plan(request("a", "b", composite="three")).recipe == before
+    # Another one takes its place, and makes other images.
+    assert three.resolve("file", content=motd(("two", "2"))) == []
+    assert three.content("abc") == motd(("two", "2"), ("six", "from b"))
+    assert len(world.store.composite("three").answers) == 1
+    assert recipes.isdisjoint(three.service.plan(request(*chosen, composite="three")).recipe
+                              for chosen in ("ac", "abc"))
+
+
+def test_where_a_parts_version_wins_the_others_are_asked_about_without_it(world: World) -> None:
+    three = Disagreeing(world, b=motd(("two", "from b")))
+    assert three.open == ["abc"]
+    assert three.resolve("replace", "a") == ["bc"]
+    assert [three.content(chosen) for chosen in ("abc", "ab", "ac")] == [three.versions["a"]] * 3
+    with pytest.raises(exceptions.OpenConflict, match="parts b and c of"):
+        three.content("bc")
+    assert three.resolve("replace", "c") == []
+    assert three.content("bc") == three.versions["c"]
+    assert [three.content(chosen) for chosen in ("abc", "ab", "ac")] == [three.versions["a"]] * 3
+    assert three.resolve("keep") == []
+    assert {three.content(chosen) for chosen in ("abc", "ab", "ac", "bc")} == {MOTD}
+
+
+def test_what_is_no_answer_is_refused_and_changes_nothing(world: World) -> None:
+    three = Disagreeing(world)
+    before = world.store.composite("three")
+    for action, part, words in (("three-way", "", "three-way does not decide it"),
+                                ("replace", "b", "--part names whose version wins: a, c"),
+                                ("replace", "", "--part names"), ("ask", "", "it is none of")):
+        with pytest.raises(exceptions.InvalidInput, match=words):
+            three.resolve(action, part)
+    with pytest.raises(exceptions.NotFound):
+        three.composites.resolve("three", "/etc/passwd", "keep")
+    assert world.store.composite("three") == before
+
+
+def test_an_own_file_that_another_part_changes_differently_is_asked_about(world: World) -> None:
+    three = Disagreeing(world)
+    assert three.resolve("file", content=motd(("six", "mine"))) == ["abc"]
+    assert three.content("ac") == motd(("six", "mine"))
+    with pytest.raises(exceptions.OpenConflict, match="parts a and b and c"):
+        three.content("abc")
+    assert three.resolve("replace", "b") == []
+    assert three.content("abc") == three.versions["b"]
+    assert three.content("ac") == motd(("six", "mine"))
 
 
 # -- who may use what ---------------------------------------------------------------------------

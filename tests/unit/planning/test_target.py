@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +19,15 @@ from splitimage_driver.merge import registry, rows
 from splitimage_driver.model.composite import Answer
 from splitimage_driver.model.entry import DIRECTORY, FileEntry, parents
 from splitimage_driver.model.manifest import Manifest
-from splitimage_driver.model.part import FILESET, RESTORE, Layer, PartManifest, Row, member
+from splitimage_driver.model.part import (
+    FILESET,
+    RESTORE,
+    SOFTWARE,
+    Layer,
+    PartManifest,
+    Row,
+    member,
+)
 from splitimage_driver.model.plan import Source, Target, Work
 from splitimage_driver.planning.target import Laid, lay
 from tests.unit import making
@@ -357,7 +366,7 @@ def test_files_that_differ_in_more_than_text_are_not_merged() -> None:
     (Answer(b"etc/f", ("a", "b"), "replace", part="b"), b"new b\n"),
     (Answer(b"etc/f", ("a", "b", "c"), "replace", part="a"), b"new a\n"),
     (Answer(b"etc/f", ("a", "b"), "file", content=b"own\n"), b"own\n"),
-    (Answer(b"etc/f", (), "concatenate"), b"new a\nnew b\n"),
+    (Answer(b"etc/f", ("a", "b"), "concatenate"), b"new a\nnew b\n"),
 ])
 def test_answers(answer: Answer, content: bytes) -> None:
     target = texts(LINES, b"new a\n", b"new b\n", answers=[answer])
@@ -369,10 +378,77 @@ def test_answers(answer: Answer, content: bytes) -> None:
     Answer(b"etc/f", ("a", "c"), "keep"), Answer(b"etc/g", ("a", "b"), "keep"),
     Answer(b"etc/f", ("a", "b"), "replace", part="c"), Answer(b"etc/f", ("a", "b"), "replace"),
     Answer(b"etc/f", ("a", "b"), "three-way"),
+    # What parts disagree about is not the tenant's to decide.
+    Answer(b"etc/f", (), "keep"), Answer(b"etc/f", (), "concatenate"),
 ])
 def test_answers_to_another_question(answer: Answer) -> None:
     target = texts(LINES, b"new a\n", b"new b\n", answers=[answer])
     assert conflicts(target) == [("etc/f", ("a", "b"))]
+
+
+#: a and c change the same line, b another one.
+THREE = {"a": LINES.replace(b"two", b"a's"), "b": LINES.replace(b"six", b"b's"),
+         "c": LINES.replace(b"two", b"c's")}
+
+
+def among(chosen: str, *answers: Answer) -> bytes | str:
+    """What becomes of etc/f with some of these parts; or who disagrees."""
+    contents = {":etc/f": LINES} | {f"{n}:etc/f": THREE[n] for n in chosen}
+    target = lay(tree(file("etc/f", LINES)),
+                 [laid(n, layer(file("etc/f", THREE[n]))) for n in chosen], shared={},
+                 restore=laid("", layer(file("etc/f", LINES)), kind=RESTORE), answers=answers,
+                 read=making.text_of(contents))
+    if target.conflicts:
+        return "".join(target.conflicts[0].parts)
+    return target.generated.get(b"etc/f") or next(
+        content for content in (LINES, *THREE.values())
+        if file("etc/f", content).same(target.manifest.get(b"etc/f")))
+
+
+def about(action: str, part: str = "", parts: str = "ac", content: bytes = b"") -> Answer:
+    return Answer(b"etc/f", tuple(parts), action, part=part, content=content)
+
+
+@pytest.mark.parametrize(("answer", "together", "without_b"), [
+    (about("replace", "a"), THREE["a"].replace(b"six", b"b's"), THREE["a"]),
+    (about("replace", "c"), THREE["c"].replace(b"six", b"b's"), THREE["c"]),
+    (about("keep"), THREE["b"], LINES),
+    (about("file", content=LINES.replace(b"two", b"2")), b"one\n2\nthree\nfour\nfive\nb's\n",
+     LINES.replace(b"two", b"2")),
+])
+def test_an_answer_is_about_its_parts_and_others_change_the_file_as_ever(
+        answer: Answer, together: bytes, without_b: bytes) -> None:
+    assert [among(chosen, answer) for chosen in ("abc", "ac")] == [together, without_b]
+    # Where its parts do not meet there was no question.
+    for chosen in ("a", "b", "c", "ab", "bc"):
+        assert among(chosen, answer) == among(chosen) != ""
+    assert among("abc") == "abc" and among("ac") == "ac"
+
+
+def test_an_own_file_that_another_part_changes_differently_is_a_question() -> None:
+    own = about("file", content=LINES.replace(b"six", b"mine"))
+    assert among("ac", own) == own.content
+    assert among("abc", own) == "abc"
+    # Which has an answer of its own.
+    for last, found in ((about("replace", "b", "abc"), THREE["b"]),
+                        (about("replace", "a", "abc"), own.content), (about("keep", "", "abc"),
+                                                                     LINES)):
+        assert among("abc", own, last) == found
+        assert among("ac", own, last) == own.content
+
+
+def test_preferences_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a is not there the others are asked about again."""
+    monkeypatch.setitem(THREE, "b", LINES.replace(b"two", b"b's"))
+    first, then = about("replace", "a", "abc"), about("replace", "c", "bc")
+    assert among("bc", first) == "bc"
+    for chosen, found in ("abc", "a"), ("ab", "a"), ("ac", "a"), ("bc", "c"):
+        assert among(chosen, first, then) == THREE[found]
+
+
+def test_three_ways_where_no_two_disagree() -> None:
+    assert among("ab") == THREE["a"].replace(b"six", b"b's")
+    assert among("abc", about("three-way")) == "abc", "a and c do"
 
 
 # -- file sets ---------------------------------------------------------------------------------
@@ -393,6 +469,28 @@ def test_the_tenant_answers(action: str, content: bytes) -> None:
     target = lay(BASE, [APACHE, MINE], shared={}, answers=[Answer(b"etc/conf", (), action)])
     assert target.conflicts == ()
     assert of(target, "etc/conf").same(file("etc/conf", content))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("action", "content"), [
+    ("keep", LINES.replace(b"one", b"ONE").replace(b"six", b"SIX")), ("replace", b"mine\n")])
+def test_what_parts_make_together_is_what_a_tenant_keeps(action: str, content: bytes) -> None:
+    """Two of them; the file set is about what becomes of both."""
+    contents = {":etc/f": LINES, "a:etc/f": LINES.replace(b"one", b"ONE"),
+                "b:etc/f": LINES.replace(b"six", b"SIX"), "mine:etc/f": b"mine\n"}
+    parts = [laid(name, layer(file("etc/f", contents[f"{name}:etc/f"])),
+                  kind=FILESET if name == "mine" else SOFTWARE) for name in ("a", "b", "mine")]
+    restore = laid("", layer(file("etc/f", LINES)), kind=RESTORE)
+    for order in itertools.permutations(parts):
+        target = lay(tree(file("etc/f", LINES)), order, shared={}, restore=restore,
+                     read=making.text_of(contents),
+                     answers=[Answer(b"etc/f", (), action)])
+        assert target.conflicts == ()
+        assert of(target, "etc/f").same(file("etc/f", content))  # type: ignore[union-attr]
+
+
+def test_an_answer_that_decides_nothing_is_told() -> None:
+    target = lay(BASE, [APACHE, MINE], shared={}, answers=[Answer(b"etc/conf", (), "concatenate")])
+    assert target.conflicts[0].reason.endswith("; the answer concatenate does not decide it")
 
 
 def test_a_file_set_may_replace_what_is_the_bases_alone_or_equal() -> None:
@@ -449,6 +547,38 @@ def test_rows_that_disagree_are_a_question() -> None:
     target = lay(WITH, [rowed("a", row("app", 101)), rowed("b", row("app", 105))], shared=SHARED)
     assert conflicts(target) == [("etc/passwd", ("a", "b"))]
     assert "its row app" in target.conflicts[0].reason
+
+
+def numbers(target: Target) -> list[str]:
+    assert target.conflicts == ()
+    rows = [line.split(b":") for line in target.generated[b"etc/passwd"].splitlines()]
+    return [f"{row[0].decode()} {row[2].decode()}" for row in rows]
+
+
+def test_an_answer_is_about_the_rows_that_disagree() -> None:
+    parts = [rowed("a", row("app", 101), row("one", 201)), rowed("b", row("app", 105)),
+             rowed("c", row("two", 202))]
+    plain, others = ["root 0", "mail 8"], ["one 201", "two 202"]
+
+    def answered(action: str, **more: Any) -> list[str]:
+        answer = Answer(b"etc/passwd", ("a", "b"), action, **more)
+        found = {tuple(numbers(lay(WITH, order, shared=SHARED, answers=[answer])))
+                 for order in itertools.permutations(parts)}
+        assert len(found) == 1
+        return sorted(found.pop())
+
+    assert answered("replace", part="a") == sorted(["app 101", *plain, *others])
+    assert answered("replace", part="b") == sorted(["app 105", *plain, *others])
+    assert answered("keep") == sorted([*plain, *others])
+    # Of the parts that disagree only the own file counts; c's rows meet it.
+    own = b"root:x:0:0::/:/bin/sh\napp:x:7:7::/:/bin/sh\n"
+    assert answered("file", content=own) == ["app 7", "root 0", "two 202"]
+    unfit: dict[str, dict[str, Any]] = {"concatenate": {}, "three-way": {},
+                                        "file": {"content": b"none"}}
+    for action, more in unfit.items():
+        target = lay(WITH, parts, shared=SHARED,
+                     answers=[Answer(b"etc/passwd", ("a", "b"), action, **more)])
+        assert conflicts(target) == [("etc/passwd", ("a", "b"))], action
 
 
 def test_rows_without_a_merger_are_told() -> None:
