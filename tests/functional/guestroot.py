@@ -37,6 +37,14 @@ _DIRECTORIES = ("disks", "etc/alternatives", "dev", "mnt", "proc", "root", "run"
 _LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 #: Of the root itself: no test looks at these.
 _OWN = (b"disks", b"run", b"var/lib/splitimage", b"var/lib/dpkg/lock", b"etc/.pwd.lock")
+#: In systemd's place: writes down what it is told, and fails what is named
+#: in /srv/failing.
+_SYSTEMD = r"""#!/bin/sh
+echo "${0##*/} $*" >>/run/told
+[ "$(cat /srv/failing 2>/dev/null)" = "$*" ] || exit 0
+echo "Job for ${2-} failed because it is named."
+exit 1
+"""
 _ENTER = r"""
 set -e
 root=$1 system=$2; shift 2
@@ -86,6 +94,10 @@ def build_system(path: Path) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes((PROGRAMS / resource).read_bytes())
         copy.chmod(mode)
+    for name in ("systemctl", "systemd-tmpfiles"):
+        double = path / "usr/bin" / name
+        double.write_text(_SYSTEMD)
+        double.chmod(0o755)
     return path
 
 
@@ -203,6 +215,18 @@ class Guest:
     def ended(self, process: subprocess.Popen[str]) -> Ended:
         out, err = process.communicate(timeout=300)
         return Ended(process.returncode, tuple(json.loads(line) for line in out.splitlines()), err)
+
+    def boot(self) -> None:
+        """As if systemd ran in it: a double writes down what it is told."""
+        (self.root / "run/systemd/system").mkdir(parents=True, exist_ok=True)
+
+    @property
+    def told(self) -> list[str]:
+        """What systemd's programs were told since the last look."""
+        told = self.root / "run/told"
+        found = told.read_text().splitlines() if told.exists() else []
+        told.unlink(missing_ok=True)
+        return found
 
     # -- what is to be seen -----------------------------------------------------------
 

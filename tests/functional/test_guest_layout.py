@@ -26,6 +26,9 @@ from splitimage_driver.delivery import rowchanges
 from splitimage_driver.merge import registry
 from splitimage_driver.model import layout
 from splitimage_driver.model.delivery import (
+    RESTART,
+    START,
+    STOP,
     Chunk,
     DeliveryPlan,
     Gone,
@@ -34,6 +37,7 @@ from splitimage_driver.model.delivery import (
     Put,
     SharedFile,
     Times,
+    Unit,
 )
 from splitimage_driver.model.entry import DIRECTORY, FIFO, FILE, SYMLINK, FileEntry
 from tests.functional import guestroot
@@ -638,6 +642,72 @@ def test_a_disk_that_is_no_plan_is_told(guest: Guest) -> None:
         place.write_bytes(text)
         ended = guest.lay()
         assert ended.status == 1 and list(ended.end["failed"]) == ["plan"]
+    assert not (guest.root / "srv/web").exists()
+
+
+# -- services ------------------------------------------------------------------------------
+
+
+def with_services(guest: Guest, **options: str) -> Plan:
+    plan = two_parts(guest, **options)
+    plan.groups = [
+        Group(parts=(0,), size=0, files=0, units=(Unit(START, b"web.service"),
+                                                  Unit(RESTART, b"log.service"))),
+        Group(parts=(0, 1), size=0, files=0, units=(Unit(START, b"data.service"),),
+              tmpfiles=(b"usr/lib/tmpfiles.d/data.conf",))]
+    return plan
+
+
+@FAILURE
+def test_services_start_when_all_that_they_need_is_there(guest: Guest) -> None:
+    guest.boot()
+    with_services(guest).give()
+    damage(guest, "missing")
+    ended = guest.lay()
+    assert list(ended.end["failed"]) == ["data"]
+    assert [(e["unit"], e["state"]) for e in ended.of("unit")] == [
+        ("web.service", "started"), ("log.service", "started")]
+    assert guest.told == ["systemctl daemon-reload", "systemctl start web.service",
+                          "systemctl restart log.service"]
+    # What is started already stays as its user has it since.
+    with_services(guest).give()
+    complete(guest.lay())
+    assert guest.told == ["systemctl daemon-reload",
+                          "systemd-tmpfiles --create /usr/lib/tmpfiles.d/data.conf",
+                          "systemctl start data.service"]
+
+
+@FAILURE
+def test_a_service_that_fails_is_told_and_tried_again(guest: Guest) -> None:
+    guest.boot()
+    with_services(guest).give()
+    (guest.root / "srv/failing").write_text("start data.service\n")
+    ended = guest.lay()
+    assert ended.status == 1 and ended.parts == {"web": "complete", "data": "complete"}
+    assert ended.end["failed"] == {
+        "data.service": "Job for data.service failed because it is named."}
+    assert (guest.root / "srv/data").read_bytes() == BIG
+    (guest.root / "srv/failing").unlink()
+    (guest.root / "srv/data").write_bytes(b"used since\n")
+    assert "systemctl start web.service" in guest.told
+    complete(guest.lay())
+    assert "systemctl start web.service" not in guest.told
+    assert (guest.root / "srv/data").read_bytes() == b"used since\n"
+
+
+@TREE
+def test_services_are_stopped_before_their_files_go(guest: Guest) -> None:
+    guest.boot()
+    (guest.root / "srv/web").write_bytes(b"web's\n")
+    plan = Plan(guest, mode="remove", policy="refuse")
+    plan.groups = [Group(parts=(0,), size=0, files=0, units=(Unit(STOP, b"web.service"),))]
+    plan.chunk(Gone((0,), guest.tree()[b"srv/web"]), own=True)
+    plan.give()
+    (guest.root / "srv/web").write_bytes(b"the user's\n")
+    assert guest.lay().status == 1 and guest.told == []
+    (guest.root / "srv/web").write_bytes(b"web's\n")
+    complete(guest.lay())
+    assert guest.told[0] == "systemctl stop web.service"
     assert not (guest.root / "srv/web").exists()
 
 
