@@ -94,8 +94,8 @@ def build_system(path: Path) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes((PROGRAMS / resource).read_bytes())
         copy.chmod(mode)
-    for name in ("systemctl", "systemd-tmpfiles"):
-        double = path / "usr/bin" / name
+    for program in ("systemctl", "systemd-tmpfiles"):
+        double = path / "usr/bin" / program
         double.write_text(_SYSTEMD)
         double.chmod(0o755)
     return path
