@@ -209,7 +209,7 @@ sub copy {
         }
     }
     truncate $out, $op->{size} or die "/$op->{path}: $!\n";
-    Objects::dress($out, $item->{temporary}, $op);
+    Objects::dress($out, $op);
     $item->{sha256} = $op->{sha256};
     return;
 }

@@ -9,17 +9,20 @@ use POSIX ();
 
 my %NUMBERS = (
     x86_64 => { lsetxattr => 189, fsetxattr => 190, lgetxattr => 192, llistxattr => 195,
-                lremovexattr => 198, utimensat => 280, statx => 332, linkat => 265,
-                renameat2 => 316, syncfs => 306, statfs => 137, mknodat => 259, prctl => 157 },
+                lremovexattr => 198, fremovexattr => 199, utimensat => 280, statx => 332,
+                linkat => 265, renameat2 => 316, syncfs => 306, statfs => 137,
+                mknodat => 259, prctl => 157 },
     aarch64 => { lsetxattr => 6, fsetxattr => 7, lgetxattr => 9, llistxattr => 12,
-                 lremovexattr => 15, utimensat => 88, statx => 291, linkat => 37,
-                 renameat2 => 276, syncfs => 267, statfs => 43, mknodat => 33, prctl => 167 },
+                 lremovexattr => 15, fremovexattr => 16, utimensat => 88, statx => 291,
+                 linkat => 37, renameat2 => 276, syncfs => 267, statfs => 43,
+                 mknodat => 33, prctl => 167 },
 );
 my $machine = (POSIX::uname())[4];
 my $number = $NUMBERS{$machine} or die "layout: no system call numbers for $machine\n";
 
 use constant { AT_FDCWD => -100, AT_SYMLINK_NOFOLLOW => 0x100, RENAME_NOREPLACE => 1,
-               STATX_BASIC => 0x7ff, PR_SET_PDEATHSIG => 1, XATTR_MAX => 65536, SECOND => 1_000_000_000 };
+               STATX_BASIC => 0x7ff, PR_SET_PDEATHSIG => 1, XATTR_MAX => 65536,
+               SECOND => 1_000_000_000 };
 
 my %TYPES = (0100000 => 'f', 0040000 => 'd', 0120000 => 'l', 0020000 => 'c', 0060000 => 'b',
              0010000 => 'p', 0140000 => 's');
@@ -80,11 +83,13 @@ sub xattrs {
     return $length <= 0 ? () : split /\0/, substr $names, 0, $length;
 }
 
-# Whether the attribute is gone now, or never was.
+# Whether the attribute of a name or of an open file is gone now, or never was.
 sub remove_xattr {
     my ($target, $name) = @_;
-    my ($t, $n) = ($target, $name);
-    return syscall($number->{lremovexattr}, $t, $n) == 0 || $! == ENODATA || $! == EOPNOTSUPP;
+    my $n = $name;
+    my $status = ref $target ? syscall($number->{fremovexattr}, fileno $target, $n)
+        : syscall($number->{lremovexattr}, my $copy = $target, $n);
+    return $status == 0 || $! == ENODATA || $! == EOPNOTSUPP;
 }
 
 # A further name for a file of the directory that $from is open on.

@@ -108,10 +108,11 @@ sub attach {
     my ($plan, $disks) = @$self{qw(plan disks)};
     my %wanted = map { ($_->{disk} => 1) }
         grep { $_->{disk} ne '' && !$self->{journal}->done($_->{number}) } @{ $plan->{chunks} };
+    my @awaited = grep { defined } @{ $plan->{disks} }{ keys %wanted };
     my $until = time + ($disks->{directory} ? 0 : 20);
     while (time < $until && !$main::stopping) {
         my $there = $disks->all;
-        last unless grep { $plan->{disks}{$_} && !$there->{ $plan->{disks}{$_}{serial} } } keys %wanted;
+        last unless grep { !$there->{ $_->{serial} } } @awaited;
         select undef, undef, undef, 0.5;
     }
     for my $number (sort keys %wanted) {
@@ -169,10 +170,11 @@ sub chunks {
     my ($self) = @_;
     my ($plan, $journal) = @$self{qw(plan journal)};
     my %by_number = map { ($_->{number} => $_) } @{ $plan->{chunks} };
-    my @left = grep { !$journal->done($_->{number}) && $self->{parts}->wanted($_) } @{ $plan->{chunks} };
-    my $workers = Workers->start($self->{streams}, sub { $self->{files}->lay($by_number{ $_[0] }) });
-    $self->{workers} = $workers;
-    $self->{open} = { map { ($_->{number} => 1) } grep { !$journal->done($_->{number}) } @{ $plan->{chunks} } };
+    my @open = grep { !$journal->done($_->{number}) } @{ $plan->{chunks} };
+    my @left = grep { $self->{parts}->wanted($_) } @open;
+    $self->{open} = { map { ($_->{number} => 1) } @open };
+    my $workers = $self->{workers} = Workers->start(
+        $self->{streams}, sub { $self->{files}->lay($by_number{ $_[0] }) });
     $self->ready;
     my @second = grep { grep { replaces_directory($_) } @{ $_->{ops} } } @left;
     my %second = map { ($_->{number} => 1) } @second;
@@ -181,7 +183,9 @@ sub chunks {
         while (my $message = $workers->next(0)) { $self->heard($message, \%by_number) }
         $self->gone_directories unless $main::stopping;
     }
-    while (!$main::stopping && (my $message = $workers->next(1))) { $self->heard($message, \%by_number) }
+    while (!$main::stopping && (my $message = $workers->next(1))) {
+        $self->heard($message, \%by_number);
+    }
     $workers->finish;
     return;
 }
@@ -236,7 +240,8 @@ sub ready {
     for my $group (@{ $plan->{groups} }) {
         my $number = $group->{number};
         next if $self->{started}{$number} || $self->{journal}{g}{$number};
-        next if !$self->{parts}->sound($group) || grep { !$self->{told}{$_} } $self->{parts}->of($group);
+        next unless $self->{parts}->sound($group);
+        next if grep { !$self->{told}{$_} } $self->{parts}->of($group);
         $self->{started}{$number} = 1;
         my $libraries = grep { $_->{path} =~ m{\.so(?:\.|\z)|\Aetc/ld\.so\.conf} }
             map { @{ $_->{ops} } } $self->{parts}->chunks_of($group);

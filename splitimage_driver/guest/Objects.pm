@@ -24,12 +24,11 @@ sub wanted {
     return { type => 'name', of => $state };
 }
 
-# Gives an open file or directory, known as $name too, its owner, mode,
-# attributes and time.
+# Gives an open file or directory its owner, mode, attributes and time.
 sub dress {
-    my ($handle, $name, $entry) = @_;
+    my ($handle, $entry) = @_;
     chown $entry->{uid}, $entry->{gid}, $handle or die "/$entry->{path}: chown: $!\n";
-    Kernel::remove_xattr($name, $_) for $entry->{op} eq 'dir' ? @INHERITED : $INHERITED[0];
+    Kernel::remove_xattr($handle, $_) for $entry->{op} eq 'dir' ? @INHERITED : $INHERITED[0];
     chmod $entry->{mode}, $handle or die "/$entry->{path}: chmod: $!\n";
     set_xattrs($handle, $entry);
     if (defined $entry->{mtime}) {
@@ -84,15 +83,15 @@ sub make_directory {
         my $handle = open_directory($op, $name);
         # The labels of a security module stay.
         for my $key (grep { !/\Asecurity\./ } Kernel::xattrs($name)) {
-            Kernel::remove_xattr($name, $key) unless exists $entry->{xattrs}{$key};
+            Kernel::remove_xattr($handle, $key) unless exists $entry->{xattrs}{$key};
         }
-        dress($handle, $name, $entry);
+        dress($handle, $entry);
         return 'made';
     }
     rmdir $temporary;
     mkdir $temporary, 0700 or die "/$op->{path}: $!\n";
     my $made = eval {
-        dress(open_directory($op, $temporary), $temporary, $entry);
+        dress(open_directory($op, $temporary), $entry);
         if (defined $state) { unlink $name or die "/$op->{path}: $!\n" }
         Kernel::rename_new($temporary, $name) or $! == EEXIST or die "/$op->{path}: $!\n";
     };

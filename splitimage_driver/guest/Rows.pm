@@ -212,7 +212,7 @@ sub replace {
             delete $entry{mtime};
             @entry{qw(mode uid gid)} = @$state{qw(mode uid gid)} if $state;
         }
-        Objects::dress($out, $temporary, \%entry);
+        Objects::dress($out, \%entry);
         $out->sync or die "/$file->{path}: $!\n";
         rename $temporary, $name or die "/$file->{path}: $!\n";
         Tree::handle()->sync;

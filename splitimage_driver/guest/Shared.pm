@@ -36,7 +36,9 @@ sub phase {
     if (!defined $held) {
         my $reason = $@;
         return if $main::stopping;
-        for my $number (@left) { $self->{parts}->fail($_, $reason) for @{ $plan->{rows}[$number]{rows} } }
+        for my $file (@{ $plan->{rows} }[@left]) {
+            $self->{parts}->fail($_, $reason) for @{ $file->{rows} };
+        }
         return;
     }
     if ($phase eq 'early') { $self->clashes(@left) }

@@ -35,7 +35,8 @@ sub equals {
     my ($name, $state, $entry, $thorough) = @_;
     return !defined $state unless defined $entry;
     if ($entry->{type} eq 'name') {
-        return defined $state && "$state->{dev} $state->{ino}" eq "$entry->{of}{dev} $entry->{of}{ino}";
+        my $of = $entry->{of};
+        return defined $state && $state->{dev} eq $of->{dev} && $state->{ino} == $of->{ino};
     }
     return 0 unless defined $state && $state->{type} eq $entry->{type};
     return 0 if $state->{uid} != $entry->{uid} || $state->{gid} != $entry->{gid};
