@@ -285,7 +285,10 @@ class ServerService:
                 disks=self.layouts.disks(server))
 
     def delete(self, name_or_id: str) -> None:
-        self.launcher.delete(self.show(name_or_id))
+        found = self.show(name_or_id)
+        # Held, so that nobody who has looked before writes its record after it.
+        with self.layouts.held(found.id):
+            self.launcher.delete(found)
 
     # -- its parts ------------------------------------------------------------------
 
