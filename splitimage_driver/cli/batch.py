@@ -34,6 +34,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     cpus: _Positive | None = None
     ports: tuple[_Port, ...] | None = None
     wait: _Port | None = None
+    wait_complete: bool | None = None
     path: str | None = None
     timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
 

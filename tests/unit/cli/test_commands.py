@@ -542,12 +542,15 @@ def test_a_batch_is_launched(run: Run, application: Any, batch: Callable[[Any], 
     application.batches.launch.side_effect = lambda wishes: [
         Outcome(launched=launched(wish)) for wish in wishes]
     file = batch([{"composite": "lamp", "parts": ["apache"], "name": "one", "memory": 256},
-                  {"composite": "wiki", "on_conflict": {"/a": "keep"}, "wait": 80}])
+                  {"composite": "wiki", "on_conflict": {"/a": "keep"}, "wait": 80,
+                   "deliver": "stream", "wait_complete": True}])
     done = run("launch", "--batch", file, "--memory", "512", "--port", "22")
     assert done.status == 0
     [[one, two]] = application.batches.launch.call_args.args
     assert (one.request.composite, one.name, one.memory, one.ports) == ("lamp", "one", 256, (22,))
     assert (two.request.composite, two.memory, two.wait) == ("wiki", 512, 80)
+    assert (one.deliver, one.complete) == ("inject", False)
+    assert (two.deliver, two.complete) == ("stream", True)
     assert two.request.answers[0].path == b"a"
     assert "one-0" in done.out
 
