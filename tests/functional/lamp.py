@@ -75,8 +75,8 @@ def gold(lamp: Lamp, splitter: str) -> Gold:
 
 
 @pytest.fixture(scope="session")
-def captured(lamp: Lamp, tmp_path_factory: pytest.TempPathFactory,
-             ) -> Iterator[Callable[[str], Application]]:
+def by_appliance(lamp: Lamp, tmp_path_factory: pytest.TempPathFactory,
+                 ) -> Iterator[Callable[[str], Application]]:
     """Stores with the machine captured by the appliance, by splitter."""
     made: dict[str, Application] = {}
 

@@ -96,9 +96,8 @@ def test_what_was_to_be_made_from_one_that_fails_is_made_from_another(
     assert state(boot_store).findings == ()
 
 
-@pytest.mark.parametrize("number", [
-    signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.accept),
-    pytest.param(signal.SIGKILL, marks=pytest.mark.accept)])
+@pytest.mark.accept
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_told_to_end(command: Command, boot_store: Path, tmp_path: Path, number: int) -> None:
     """With two appliances running."""
     before = state(boot_store)

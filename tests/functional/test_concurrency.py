@@ -75,6 +75,7 @@ def test_the_queue_in_order_of_arrival(boot_store: Path) -> None:
     assert found.findings == () and found.images == ("mini+mysql",)
 
 
+@pytest.mark.accept
 @pytest.mark.must_show("main-job", 6)
 def test_images_are_pruned_under_a_launch(completed_store: Path) -> None:
     """First the one it is made from, then the one that it has just made."""

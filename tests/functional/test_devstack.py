@@ -13,6 +13,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -361,7 +362,7 @@ def kernels(host: Host) -> Iterator[tuple[str | Path, ...]]:
             (modules / version / "modules.dep").touch()
     nobody = 65534
     for place in (host.path, *host.path.parents):
-        if place.owner() == "root" and place.is_relative_to(host.path.parents[2]):
+        if place.owner() == "root" and place.is_relative_to(tempfile.gettempdir()):
             place.chmod(place.stat().st_mode | 0o011)
     for found in (host.path, *host.path.rglob("*")):
         if not found.is_relative_to(boot) and found != sudo:

@@ -43,8 +43,8 @@ def test_hard_reboot_with_its_base_file_deleted(mini: Mini) -> None:
     assert mini.tells(server, 2) == WHOLE
 
 
-@pytest.mark.parametrize("state", [
-    "running", pytest.param("stopped", marks=pytest.mark.accept)])
+@pytest.mark.accept
+@pytest.mark.parametrize("state", ["running", "stopped"])
 def test_a_snapshot_and_a_boot_from_it(mini: Mini, tmp_path: Path, state: str) -> None:
     server = booted(mini)
     if state == "stopped":

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests import accept
+from tests import accept, groups
 
 #: Lines that the sample of ``./run test`` shows nothing of, and why.
 NOT_SAMPLED = {
@@ -81,17 +81,28 @@ class Collected:
 
 
 @pytest.fixture(scope="module")
-def shown() -> dict[tuple[str, int], set[bool]]:
-    """Topic and line to whether its tests are in the sample: some are, or some
-    are not, or both."""
+def items() -> list[pytest.Item]:
+    """All tests that there are."""
     found = Collected()
     status = pytest.main(["--collect-only", "-p", "no:terminal", "-o",
                           "addopts=--import-mode=importlib", str(accept.ROOT / "tests")], [found])
     assert status == pytest.ExitCode.OK
+    return found.items
+
+
+def test_what_is_made_once_is_asked_for_in_one_process(items: list[pytest.Item]) -> None:
+    assert groups.strayed(items) == []
+    assert len({groups.group(item.path) for item in items}) > len(groups.GROUPS)
+
+
+@pytest.fixture(scope="module")
+def shown(items: list[pytest.Item]) -> dict[tuple[str, int], set[bool]]:
+    """Topic and line to whether its tests are in the sample: some are, or some
+    are not, or both."""
     settings: Any = tomllib.loads((accept.ROOT / "pyproject.toml").read_text())["tool"]
     sampled = [accept.ROOT / path for path in settings["pytest"]["ini_options"]["testpaths"]]
     lines: dict[tuple[str, int], set[bool]] = defaultdict(set)
-    for item in found.items:
+    for item in items:
         here = item.get_closest_marker("accept") is None and any(
             item.path.is_relative_to(path) for path in sampled)
         for mark in item.iter_markers("must_show"):
