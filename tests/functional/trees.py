@@ -102,8 +102,8 @@ def mounted(disk: Path, *, format: str = "qcow2") -> Iterator[Mounted]:
         root.mkdir()
         subprocess.run(["qemu-img", "convert", "-f", format, "-O", "raw", str(disk), str(raw)],
                        check=True)
-        partitions = _partitions(raw)
-        places = [str(word) for _, *place in partitions for word in place]
+        found = partitions(raw)
+        places = [str(word) for _, *place in found for word in place]
         holder = subprocess.Popen(
             # Where / is no mount point (a chroot) its propagation cannot be changed.
             ["unshare", "--mount", "--propagation",
@@ -113,7 +113,7 @@ def mounted(disk: Path, *, format: str = "qcow2") -> Iterator[Mounted]:
         assert holder.stdin is not None and holder.stdout is not None
         try:
             assert holder.stdout.readline() == "ready\n"
-            yield Mounted(holder.pid, root, raw, [(p[0], p[3]) for p in partitions])
+            yield Mounted(holder.pid, root, raw, [(p[0], p[3]) for p in found])
         finally:
             with contextlib.suppress(BrokenPipeError):
                 holder.stdin.close()
@@ -127,7 +127,7 @@ def _root_is_mounted() -> bool:
     return any(line.split()[4] == "/" for line in mounts)
 
 
-def _partitions(raw: Path) -> list[tuple[int, int, int, str]]:
+def partitions(raw: Path) -> list[tuple[int, int, int, str]]:
     """(number, offset, bytes, mount point) of the file systems, / first."""
     done = subprocess.run(["sfdisk", "--json", str(raw)], check=False, capture_output=True)
     if done.returncode:  # no partition table: a file system on the bare disk
