@@ -8,19 +8,21 @@ use POSIX ();
 sub running { return -d '/run/systemd/system' }
 
 # Makes a group's software known to the system and starts its units. $says is
-# called with (unit, 'started' or 'failed', reason). Dies where the system
-# itself cannot go on.
+# called with (unit, 'started' or 'failed', reason).
 sub start {
     my ($group, $libraries, $says) = @_;
-    run('ldconfig') if $libraries;
+    my @first = $libraries ? begin('ldconfig') : ();
+    if (running()) {
+        push @first, begin('systemctl', 'daemon-reload') if @{ $group->{units} };
+        push @first, begin('systemd-tmpfiles', '--create', map { "/$_" } @{ $group->{tmpfiles} })
+            if @{ $group->{tmpfiles} };
+    }
+    finish($_) for @first;
     return unless running();
-    run('systemctl', 'daemon-reload') if @{ $group->{units} };
-    run('systemd-tmpfiles', '--create', map { "/$_" } @{ $group->{tmpfiles} })
-        if @{ $group->{tmpfiles} };
     for my $unit (@{ $group->{units} }) {
         my ($action, $name) = @$unit;
         next if $action eq 'stop';
-        my $reason = run('systemctl', $action, $name);
+        my $reason = finish(begin('systemctl', $action, $name));
         $says->($name, $reason eq '' ? 'started' : 'failed', $reason);
     }
     return;
@@ -31,16 +33,16 @@ sub stop {
     my ($groups) = @_;
     return unless running();
     for my $unit (map { @{ $_->{units} } } @$groups) {
-        run('systemctl', 'stop', $unit->[1]) if $unit->[0] eq 'stop';
+        finish(begin('systemctl', 'stop', $unit->[1])) if $unit->[0] eq 'stop';
     }
     return;
 }
 
-# Runs a command; returns '' or the first line that it said, or its status.
-sub run {
+# Starts a command.
+sub begin {
     my (@command) = @_;
     my $child = open my $out, '-|';
-    return "$command[0]: $!" unless defined $child;
+    return { reason => "$command[0]: $!" } unless defined $child;
     if (!$child) {
         open STDIN, '<', '/dev/null';
         open STDERR, '>&', \*STDOUT;
@@ -48,10 +50,18 @@ sub run {
         exec { $command[0] } @command or print "$command[0]: $!\n";
         POSIX::_exit(127);
     }
+    return { name => $command[0], out => $out };
+}
+
+# Waits for its end; returns '' or the first line that it said, or its status.
+sub finish {
+    my ($command) = @_;
+    return $command->{reason} if defined $command->{reason};
+    my $out = $command->{out};
     my ($first) = grep { /\S/ } my @said = <$out>;
     return '' if close $out;
     chomp $first if defined $first;
-    return $first // "$command[0] ended with status " . ($? >> 8);
+    return $first // "$command->{name} ended with status " . ($? >> 8);
 }
 
 1;
