@@ -221,6 +221,18 @@ def test_all_that_a_part_can_hold(disk_guest: Guest) -> None:
 
 
 @TREE
+def test_disks_are_blobs_as_they_are_stored(guest: Guest) -> None:
+    two_parts(guest).give()
+    for serial in (layout.plan_serial(guestroot.ID), layout.part_serial(WEB),
+                   layout.part_serial(DATA)):
+        guest.pack(serial)
+    complete(guest.lay())
+    assert (guest.root / "srv/data").read_bytes() == BIG
+    assert {p.name for p in (guest.root / "run/splitimage").iterdir()} == {
+        "lock", "report", f"seen-{guestroot.ID}"}
+
+
+@TREE
 def test_accounts_and_packages_that_nobody_changed_meanwhile(guest: Guest) -> None:
     plan = Plan(guest)
     passwd = (guest.root / "etc/passwd").read_bytes()
@@ -781,16 +793,18 @@ def test_killed_at_any_moment_the_next_one_finishes(guest: Guest, seed: int) -> 
     status = (guest.root / "var/lib/dpkg/status").read_bytes()
     plan.rows("var/lib/dpkg/status", status + stanza("web").encode(), parts=lambda key: (0,))
     given = plan.give()
-    undisturbed = 1.0
     killed = 0
     for _ in range(5):
         process = guest.start(*guest.words("--streams", str(chance.randint(1, 4))))
-        try:
-            process.communicate(timeout=chance.uniform(0.05, undisturbed))
-        except subprocess.TimeoutExpired:
+        # Somewhere in the next facts of the journal, and some way to the one after.
+        wanted = facts(guest) + chance.randrange(60)
+        while process.poll() is None and facts(guest) < wanted:
+            pause.wait(0.002)
+        pause.wait(chance.uniform(0, 0.03))
+        if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
             killed += 1
+        process.communicate()
     assert killed
     complete(guest.lay())
     found = guest.tree()
@@ -824,6 +838,11 @@ def test_progress_and_end_are_told(guest: Guest) -> None:
     # Attached again, the end is told again.
     again = guest.lay()
     assert again.events == (ended.events[-1],)
+
+
+def facts(guest: Guest) -> int:
+    """Lines of the journal."""
+    return guest.journal.read_bytes().count(b"\n") if guest.journal.exists() else 0
 
 
 def until(happens: Callable[[], bool]) -> None:
