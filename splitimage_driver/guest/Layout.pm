@@ -26,6 +26,7 @@ sub new {
     $self->{place} = $self->{disks}->mount("si-plan-$self->{id}", "$self->{id}-plan", undef);
     $self->{plan} = Plan::load("$self->{place}/plan");
     die "the disk of plan $self->{id} has another plan\n" if $self->{plan}{id} ne $self->{id};
+    $self->{group_failed} = {};    # of which a unit did not start
     $self->{report} = Report->new($self->{plan}, $self->{console});
     $self->{journal} = Journal->open_for($self->{id});
     $self->{parts} = Parts->new($self->{plan}, $self->{report});
@@ -60,7 +61,7 @@ sub carry_out {
     my $left = 0;
     $left += $_->{bytes} for grep { !$journal->done($_->{number}) } @{ $plan->{chunks} };
     $report->begin($plan->{total} - $left);
-    if ($again) { $self->sweep }
+    $self->sweep if $again;
     if ($plan->{policy} eq 'refuse' && !%{ $journal->{w} } && (my @foreign = $self->foreign)) {
         $self->{parts}->fail({ parts => [] }, 'refused: files were changed here');
         return $self->end(@foreign);
@@ -177,11 +178,11 @@ sub chunks {
         $self->{streams}, sub { $self->{files}->lay($by_number{ $_[0] }) });
     $self->ready;
     my @second = grep { grep { replaces_directory($_) } @{ $_->{ops} } } @left;
-    my %second = map { ($_->{number} => 1) } @second;
-    for my $wave ([grep { !$second{ $_->{number} } } @left], \@second) {
+    my @first = grep { my $one = $_; !grep { $_ == $one } @second } @left;
+    for my $wave (\@first, \@second) {
         $workers->feed(map { $_->{number} } @$wave);
         while (my $message = $workers->next(0)) { $self->heard($message, \%by_number) }
-        $self->gone_directories unless $main::stopping;
+        $self->gone_directories($wave == \@second) unless $main::stopping;
     }
     while (!$main::stopping && (my $message = $workers->next(1))) {
         $self->heard($message, \%by_number);
@@ -211,15 +212,13 @@ sub heard {
     }
     elsif ($word eq 'unit') {
         my ($state, $reason) = @rest;
-        $self->{unit_failed} = 1 if $state ne 'started';
         $self->{report}->unit($thing, $state, $reason);
         $self->{group_failed}{$rest[2]} = 1 if $state ne 'started';
     }
     elsif ($word eq 'group') {
-        my ($reason) = @rest;
-        if ($reason ne '') {
+        if ($rest[0] ne '') {
             my ($group) = grep { $_->{number} eq $thing } @{ $self->{plan}{groups} };
-            $self->{parts}->fail($group, $reason);
+            $self->{parts}->fail($group, $rest[0]);
         }
         elsif (!$self->{group_failed}{$thing}) { $self->{journal}->add(['g', $thing]) }
     }
@@ -254,16 +253,19 @@ sub ready {
     return;
 }
 
-# Removes the directories that go, deepest first, when they are empty.
+# Removes the directories that go, deepest first, when they are empty. At the
+# last time, what is in one that stays is the user's.
 sub gone_directories {
-    my ($self) = @_;
+    my ($self, $last) = @_;
     my $journal = $self->{journal};
     my @gone = grep { $self->{parts}->wanted($_) } @{ $self->{plan}{gone} };
     my @kept;
     for my $op (sort { $b->{path} cmp $a->{path} } @gone) {
         my $what = eval { Objects::remove_directory($op, $self->{files}) };
         if (!defined $what) { $self->{parts}->fail($op, $@) }
-        elsif ($what eq 'keep' && !$journal->{k}{ $op->{path} }) { push @kept, ['k', $op->{path}] }
+        elsif ($what eq 'keep' && $last && $self->{parts}->sound($op)) {
+            push @kept, ['k', $op->{path}];
+        }
     }
     $journal->add(@kept);
     Tree::leave();
@@ -287,7 +289,7 @@ sub times {
 # Ends the attempt. @kept: paths that were kept, besides those of the journal.
 sub end {
     my ($self, @kept) = @_;
-    my $state = $self->{parts}->any_failed || $self->{unit_failed} ? 'failed' : 'complete';
+    my $state = $self->{parts}->any_failed || %{ $self->{group_failed} } ? 'failed' : 'complete';
     $self->{journal}->read_again;
     $self->{journal}->add(['end', $state]);
     $self->{report}->end($state, [sort @kept, $self->{journal}->kept]);

@@ -389,7 +389,9 @@ def removal(guest: Guest, policy: str) -> Plan:
 @TREE
 def test_a_part_is_removed(guest: Guest) -> None:
     removal(guest, "refuse")
-    complete(guest.lay())
+    ended = guest.lay()
+    complete(ended)
+    assert ended.end["kept_count"] == 0
     root = guest.root
     assert sorted(p.name for p in (root / "srv").iterdir()) == ["restored"]
     assert (root / "srv/restored").read_bytes() == b"the base's\n"
