@@ -648,6 +648,29 @@ def test_a_killed_worker_fails_what_it_had(guest: Guest, tmp_path: Path) -> None
     complete(guest.lay())
 
 
+#: Every thousandth number kills the one that has it, every other hundredth fails.
+QUEUE = """
+use Workers;
+our $stopping = 0;
+my $workers = Workers->start(4, sub {
+    kill 9, $$ if $_[0] % 1000 == 0 && $_[0] < 4000;
+    die "no\\n" if $_[0] % 100 == 0;
+});
+$workers->feed(1 .. 20000);
+my %seen;
+while (my $message = $workers->next(0)) { $seen{"$message->[0] " . ($message->[2] // '')}++ }
+$workers->finish;
+print "$_: $seen{$_}\\n" for sort keys %seen;
+"""
+
+
+@FAILURE
+def test_a_queue_longer_than_its_pipe_loses_nothing(guest: Guest) -> None:
+    said = guest.run("perl", "-I/usr/lib/splitimage", "-e", QUEUE)
+    assert said.splitlines() == ["done : 19800", "fail its process was killed by signal 9: 3",
+                                 "fail no: 197"]
+
+
 @FAILURE
 def test_a_disk_that_is_no_plan_is_told(guest: Guest) -> None:
     two_parts(guest).give()
