@@ -164,7 +164,7 @@ sub wanted {
 sub lay {
     my ($file, $rows, $contents, $temporary, $force) = @_;
     my $digest = digest($file->{path});
-    return () if $digest eq $file->{new} || !@$rows;
+    return () if $digest eq $file->{new} || @$rows < @{ $file->{rows} } && !@$rows;
     my $wanted = wanted($file, $contents);
     if (@$rows == @{ $file->{rows} } && $digest eq $file->{old}) {
         if (defined $wanted) { replace($file, $wanted, $temporary, 1) }

@@ -30,7 +30,7 @@ sub phase {
     my ($self, $phase, $lock) = @_;
     my ($plan, $journal) = @$self{qw(plan journal)};
     my @numbers = grep { $plan->{rows}[$_]{phase} eq $phase } 0 .. $#{ $plan->{rows} };
-    my @left = grep { $self->left($_, $phase) } @numbers;
+    my @left = grep { $self->pending($_, $phase) } @numbers;
     return unless @left;
     my $held = eval { $lock->(sub { $main::stopping }) };
     if (!defined $held) {
@@ -54,11 +54,19 @@ sub phase {
             $self->{parts}->fail($_, $reason) for @{ $file->{rows} }[@rows];
             next;
         }
-        $journal->add((map { ['r', $number, $_] } @rows), @kept ? ['k', $file->{path}] : ());
+        $journal->add((map { ['r', $number, $_] } @rows ? @rows : 0), @kept ? ['k', $file->{path}] : ());
         print STDERR "layout: /$file->{path}: left as it is: $_\n" for @kept;
     }
     Tree::leave();
     return;
+}
+
+# Whether something is left to do about a file. One without rows, whose records
+# only change places, belongs to all parts.
+sub pending {
+    my ($self, $number, $phase) = @_;
+    return scalar $self->left($number, $phase) if @{ $self->{plan}{rows}[$number]{rows} };
+    return !$self->{journal}{r}{"$number 0"} && $self->{parts}->sound({ parts => [] });
 }
 
 # Numbers of a file's rows that are not done and whose time has come: early

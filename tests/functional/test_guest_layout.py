@@ -432,6 +432,18 @@ def test_removal_with_force_and_with_care(guest: Guest) -> None:
 
 # -- shared files --------------------------------------------------------------------------
 
+@TREE
+def test_a_file_whose_records_only_change_places(guest: Guest) -> None:
+    place = guest.root / "etc/shells"
+    place.write_bytes(b"/bin/a\n/bin/b\n")
+    plan = Plan(guest)
+    plan.rows("etc/shells", b"/bin/b\n/bin/a\n", parts=lambda key: (0,))
+    plan.give()
+    assert plan.shared[0].rows == ()
+    complete(guest.lay())
+    assert place.read_bytes() == b"/bin/b\n/bin/a\n"
+
+
 DIVERSION = b"/usr/bin/%s\n/usr/bin/%s.real\n%s\n"
 #: Path, what the image has, what the parts make of it, what somebody else
 #: makes of it meanwhile, and what comes of both.
