@@ -86,9 +86,11 @@ class Decision:
         return self._three_way(path, claims)
 
     def unfit(self, path: bytes, claims: Sequence[Claim]) -> str:
-        """The answer to this question that decides nothing; "": there is none."""
+        """The answer to this question that decides nothing; "": there is none.
+        It is the tenant's where a file set is concerned, and never else."""
+        fileset = any(c.fileset for c in claims)
         for answer in self.answers.get(path, ()):
-            if len(_meant(answer, claims)) > 1:
+            if fileset != bool(answer.parts) and len(_meant(answer, claims)) > 1:
                 return answer.action
         return ""
 

@@ -54,9 +54,12 @@ class Gold(NamedTuple):
                 for word in ("--step", f"{name}={path}")]
 
 
-def build(directory: Path) -> Gold:
-    """Make disk and tars in ``directory``."""
-    tree = _base()
+def build(directory: Path, more: Tree | None = None) -> Gold:
+    """Make disk and tars in ``directory``.
+
+    :param more: files of the base
+    """
+    tree = _base() | (more or {})
     disk = directory / "base.raw"
     make_disk(disk, _tar(tree, directory / "base.tar"), directory)
     tars = {}

@@ -17,10 +17,12 @@ _LIMIT = 4 << 20
 class ResolveConflict(base.Lister):
     """Answer what parts of a composite disagree about.
 
-    The answer is kept in the composite and used from then on: keep takes the
-    base's version, replace that of --part, concatenate joins all, three-way
-    merges the changes of all into the base's version, file takes the content
-    of --file. Lists the composite's conflicts.
+    The answer is kept in the composite and used from then on, wherever two of
+    these parts meet: keep takes the base's version, replace that of --part,
+    concatenate joins all, three-way merges the changes of all into the base's
+    version, file takes the content of --file. What other parts change in the
+    file is merged with that. Answering again takes another answer in its place.
+    Lists the composite's conflicts: an answer may leave another question.
     """
 
     examples = ("conflict resolve lamp /etc/motd replace --part apache",
