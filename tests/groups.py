@@ -17,7 +17,7 @@ import pytest
 #: work first.
 GROUPS = {
     # test_wheel copies the cloud's packages.
-    "cloud": r"test_(glance|nova|cloud|devstack_exercise|wheel)(_\w+)?",
+    "cloud": r"test_(glance|nova|cloud|devstack_exercise|wheel|stream_sharing)(_\w+)?",
     "gold machine": r"test_(trees|two_machines|streams?(_\w+)?)",
     "miniature": r"test_(crash|concurrency|batch|retention)",
     "boot": r"test_(boot|demo)",
