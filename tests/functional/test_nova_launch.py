@@ -128,6 +128,28 @@ def test_what_is_wrong_is_told(mini: Mini) -> None:
 
 
 @pytest.mark.accept
+@pytest.mark.must_show("streams", 5)
+def test_a_clash_of_a_file_set_is_answered_by_metadata(mini: Mini, tmp_path: Path) -> None:
+    (tmp_path / "clash/srv/www").mkdir(parents=True)
+    (tmp_path / "clash/srv/www/apache").write_text("ours\n")
+    name = f"clash-{mini.name}"
+    made = mini.command("part", "create", name, "--from", tmp_path / "clash", "-f", "json")
+    assert made.status == 0, made.err
+    refused(mini, "and part apache disagree about /srv/www/apache: .*splitimage:conflicts",
+            mini.create("apache", filesets=name))
+    conflicts = "splitimage:conflicts"
+    refused(mini, f"metadata {conflicts}: '/srv/www/apache=mine' is not of the form",
+            mini.create("apache", filesets=name, metadata={conflicts: "/srv/www/apache=mine"}))
+    images = set()
+    for action in ("keep", "replace"):
+        server = mini.boot("apache", filesets=name,
+                           metadata={conflicts: f"/srv/www/apache={action}"})
+        assert mini.tells(server, 1) == {"apache"}
+        images.add(mini.image_of(server))
+    assert len(images) == 2
+
+
+@pytest.mark.accept
 @pytest.mark.must_show("nova", 7)
 def test_what_does_not_fit_is_told(mini: Mini, tmp_path: Path) -> None:
     (tmp_path / "big/srv").mkdir(parents=True)
