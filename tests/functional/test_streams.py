@@ -28,7 +28,7 @@ from tests.functional import chroot, trees
 from tests.functional.lamp import NAMES, SUBSETS, named
 
 #: Seconds within which an emulated machine on a busy host is done.
-LONG = 1500.0
+LONG = 3600.0
 WEB = 80
 SAMPLE = ("apache",)
 #: What a system writes that runs, and its database server: logs, state, caches,
