@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -72,16 +72,51 @@ def test_its_combinations(nova_cloud: NovaCloud, lamp: str, tmp_path: Path,
         server = nova_cloud.alpha.compute.get_server(created.json["id"])
         try:
             nova_cloud.says(server, "login:", seconds=900)
-            nova_cloud.act(server, "createImage", {"name": name})
-            assert nova_cloud.until(functools.partial(active, nova_cloud, name), 900)
-            saved = nova_cloud.openstack("alpha", "image", "save", "--file", tmp_path / "disk",
-                                         name, timeout=900)
-            assert saved.status == 0, saved.err
-            assert installed(tmp_path / "disk") == set[str]().union(
+            assert snapshot_of(nova_cloud, server, name, tmp_path) == set[str]().union(
                 *(SOFTWARE[part] for part in parts))
-            nova_cloud.openstack("alpha", "image", "delete", name)
         finally:
             nova_cloud.delete(server)
+
+
+def snapshot_of(cloud: NovaCloud, server: Any, name: str, directory: Path) -> set[str]:
+    """What of the software a server has on its disk."""
+    cloud.act(server, "createImage", {"name": name})
+    assert cloud.until(functools.partial(active, cloud, name), 900)
+    saved = cloud.openstack("alpha", "image", "save", "--file", directory / "disk", name,
+                            timeout=900)
+    assert saved.status == 0, saved.err
+    cloud.openstack("alpha", "image", "delete", name)
+    return installed(directory / "disk")
+
+
+@pytest.mark.must_show("streams", 1)
+def test_parts_that_are_laid_while_it_runs(nova_cloud: NovaCloud, lamp: str, tmp_path: Path,
+                                           record_property: Note) -> None:
+    """From the base; then one more, and away with another."""
+    compute: Any = nova_cloud.alpha.compute
+    composite: Any = nova_cloud.alpha.image.find_image(lamp)
+    server = nova_cloud.boot(composite.id, flavor="small", metadata={
+        "splitimage:parts": "apache", "splitimage:deliver": "stream"})
+    try:
+        for parts in ("apache", "apache,mysql", "mysql"):
+            began = time.monotonic()
+            if parts != "apache":
+                compute.set_server_metadata(server.id, **{"splitimage:parts": parts})
+                nova_cloud.console(server)  # with which the host sees it
+                assert nova_cloud.until(lambda: _layout(nova_cloud, server) != "complete")
+            assert nova_cloud.until(lambda: _layout(nova_cloud, server) == "complete", 1800), (
+                _layout(nova_cloud, server), nova_cloud.console(server))
+            record_property(f"{parts}: complete after, s", round(time.monotonic() - began))
+            assert snapshot_of(nova_cloud, server, f"{lamp}-laid", tmp_path) == set[str]().union(
+                *(SOFTWARE[part] for part in parts.split(",")))
+    finally:
+        nova_cloud.delete(server)
+
+
+def _layout(cloud: NovaCloud, server: Any) -> str:
+    """What the host tells the server's user."""
+    compute: Any = cloud.alpha.compute
+    return str(compute.get_server(server.id).metadata.get("splitimage:layout", ""))
 
 
 def test_on_a_bare_machine(tmp_path: Path, record_property: Note) -> None:

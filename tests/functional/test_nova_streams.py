@@ -1,8 +1,8 @@
 """Servers that lay their parts while they run, from an ordinary Nova.
 
 The guest is one that tells what a guest tells, and reads its disks: see
-:data:`tests.functional.tinyguest.LAYS`. A guest that lays parts indeed is in
-:mod:`tests.functional.test_nova_streams_demo`.
+:data:`tests.functional.tinyguest.LAYS`. One that lays parts indeed is the demonstration's, in
+:mod:`tests.functional.test_nova_demo`.
 """
 
 from __future__ import annotations
