@@ -249,7 +249,7 @@ def test_what_has_to_wait_is_refused_and_leaves_the_server_as_it_is(
 
 
 def refused(laying: Mini, server: Any, action: str) -> bool:
-    return "still lays its parts (50 %)" in event(laying, server, action)
+    return "still lays its parts (57 %)" in event(laying, server, action)
 
 
 def _words(pid: int) -> bytes:

@@ -58,7 +58,7 @@ while :; do
         tell '"event":"begin","bytes":100'
         told=yes
         if [ "$begun" = 1 ]; then
-            tell '"event":"progress","bytes":1048576,"total":2097152'
+            tell "\"event\":\"progress\",\"bytes\":$((parts * 600000))"
         elif [ "$begun" = later ] && [ $parts -gt 1 ] && [ "$failed" != "$plan" ]; then
             failed=$plan
             state='"failed","failed":{"php":"no room in /"}'
