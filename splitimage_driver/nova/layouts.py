@@ -81,7 +81,7 @@ class Layouts:
     def renewed(self, instance: Any) -> Iterator[None]:
         """What a server has laid, and is laying, is forgotten, because it is made anew;
         but not if the block fails."""
-        former = dict(instance.metadata), dict(instance.system_metadata)
+        former = dict(instance.system_metadata)
         laying.forget(instance.system_metadata)
         if request.LAYOUT in instance.metadata:
             del instance.metadata[request.LAYOUT]
@@ -89,14 +89,12 @@ class Layouts:
             yield
         except BaseException:
             self.places.drop(instance.uuid)
-            for now, before in zip((instance.metadata, instance.system_metadata), former,
-                                   strict=True):
-                for key in now.keys() | before.keys():
-                    if key == request.LAYOUT or laying.is_ours(key):
-                        if key in before:
-                            now[key] = before[key]
-                        else:
-                            del now[key]
+            laying.forget(instance.system_metadata)
+            for key in [key for key in former if laying.is_ours(key)]:
+                instance.system_metadata[key] = former[key]
+            found = self.places.read(instance.uuid)
+            if found is not None:  # who asked for a rebuild may have taken that away
+                instance.metadata[request.LAYOUT] = laying.told(found.layout)
             raise
 
     def equip(self, instance: Any, guest: Any) -> None:
