@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ pytest_plugins = ("tests.functional.cloud", "tests.functional.novacloud",
                   "tests.functional.novascene")
 
 STREAM = {"splitimage:deliver": "stream"}
+#: Parts that are put into images: from these nothing starts that lays others.
+REDIS, CACHE = "redis", "cache"
 
 
 def layout(laying: Mini, server: Any) -> str:
@@ -64,11 +67,24 @@ def lays(laying: Mini, *parts: str, **more: Any) -> Any:
     return server
 
 
+def planned(laying: Mini, server: Any) -> str:
+    """Id of the last plan that it was given; "": none."""
+    record = laying.host(server).disk(server).with_name("splitimage.layout")
+    return str(json.loads(record.read_bytes())["layout"]["id"]) if record.exists() else ""
+
+
 def change(laying: Mini, server: Any, **metadata: str) -> None:
+    """Ask for it until the host has seen it."""
     compute: Any = laying.cloud.alpha.compute
+    former, plan = (layout(laying, server), metadata.get("layout")), planned(laying, server)
     compute.set_server_metadata(server.id, **{f"splitimage:{key}": value
                                               for key, value in metadata.items()})
-    laying.cloud.console(server)  # with which the host sees it
+
+    def seen() -> bool:
+        laying.cloud.console(server)  # with which the host looks at it
+        return layout(laying, server) not in former or planned(laying, server) != plan
+
+    assert laying.cloud.until(seen), layout(laying, server)
 
 
 def complete(laying: Mini, server: Any) -> None:
@@ -205,9 +221,9 @@ def test_rebuild_and_delete(laying: Mini) -> None:
     assert len(given(host, server)) == 3
     assert laying.cloud.until(lambda: sees(laying, server) == given(host, server))
     laying.cloud.act(server, "rebuild", {
-        "imageRef": laying.id, "metadata": {"splitimage:parts": "php"}})
+        "imageRef": laying.id, "metadata": {"splitimage:parts": CACHE}})
     laying.cloud.wait(server)
-    assert laying.tells(server, 1) == {"php"}
+    assert laying.tells(server, 1) == {CACHE}
     assert layout(laying, server) == ""
     other = lays(laying, "apache")
     laying.cloud.delete(other)
@@ -215,32 +231,47 @@ def test_rebuild_and_delete(laying: Mini) -> None:
     assert not list((host.instances / "_splitimage").glob("*"))
 
 
+def wait_for(laying: Mini, server: Any, *actions: tuple[str, str, str, object]) -> None:
+    """Each is refused, and the server is as it was, the same process at the same place.
+
+    :param actions: name in the list of events, whose it is, that of the API, its body
+    """
+    cloud, host = laying.cloud, laying.host(server)
+    before = {image.id for image in cloud.alpha.image.images()}
+    [guest] = [pid for pid in host.guests() if server.id.encode() in _words(pid)]
+    for name, project, action, body in actions:
+        cloud.act(server, action, body, project=project)
+        assert cloud.until(functools.partial(refused, laying, server, name)), (
+            name, event(laying, server, name))
+        cloud.wait(server)
+        assert laying.host(server).name == host.name
+        assert [pid for pid in host.guests() if server.id.encode() in _words(pid)] == [guest]
+    assert cloud.until(lambda: {image.id for image in cloud.alpha.image.images()} == before)
+
+
 @pytest.mark.accept
 @pytest.mark.must_show("streams", 4)
-def test_what_has_to_wait_is_refused_and_leaves_the_server_as_it_is(
-        two_hosts: NovaCloud, laying: Mini) -> None:
+def test_snapshots_and_shelving_have_to_wait(laying: Mini) -> None:
+    server = lays(laying, *PARTS)
+    wait_for(laying, server, ("createImage", "alpha", "createImage", {"name": "too-early"}),
+             ("shelve", "alpha", "shelve", None))
+    laying.reboot(server)
+    complete(laying, server)
+    image = laying.snapshot(server)
+    laying.cloud.alpha.image.delete_image(image.id)
+
+
+@pytest.mark.accept
+@pytest.mark.must_show("streams", 4)
+def test_moves_have_to_wait(two_hosts: NovaCloud, laying: Mini) -> None:
     server = lays(laying, *PARTS)
     host = laying.host(server)
     other = next(each for each in two_hosts.hosts if each.name != host.name)
     flavor: Any = two_hosts.alpha.compute.find_flavor("small")
-    before = {image.id for image in two_hosts.alpha.image.images()}
-    [guest] = [pid for pid in host.guests() if server.id.encode() in _words(pid)]
-    for action, project, what, body in (
-            ("createImage", "alpha", "createImage", {"name": "too-early"}),
-            ("shelve", "alpha", "shelve", None),
-            ("resize", "alpha", "resize", {"flavorRef": flavor.id}),
-            ("migrate", "admin", "migrate", {"host": other.name}),
-            ("live-migration", "admin", "os-migrateLive",
-             {"host": other.name, "block_migration": "auto"})):
-        two_hosts.act(server, what, body, project=project)
-        two_hosts.wait(server)
-        assert two_hosts.until(functools.partial(refused, laying, server, action)), (
-            action, event(laying, server, action))
-        two_hosts.wait(server)
-        assert two_hosts.where(server) == host.name
-        assert [pid for pid in host.guests() if server.id.encode() in _words(pid)] == [guest]
-    assert two_hosts.until(
-        lambda: {image.id for image in two_hosts.alpha.image.images()} == before)
+    wait_for(laying, server, ("resize", "alpha", "resize", {"flavorRef": flavor.id}),
+             ("migrate", "admin", "migrate", {"host": other.name}),
+             ("live-migration", "admin", "os-migrateLive",
+              {"host": other.name, "block_migration": "auto"}))
     laying.reboot(server)
     complete(laying, server)
     two_hosts.migrate(server, other)
@@ -300,18 +331,18 @@ def test_nova_compute_restarted_goes_on_looking(laying: Mini) -> None:
 @pytest.mark.must_show("streams", 4)
 def test_parts_come_and_go_while_it_runs(laying: Mini) -> None:
     """One that fails is told, and another try finishes it."""
-    server = laying.boot("apache")
-    assert laying.tells(server, 1) == {"apache"}
+    server = laying.boot(REDIS)
+    assert laying.tells(server, 1) == {REDIS}
     host, image = laying.host(server), laying.image_of(server)
-    change(laying, server, parts="apache,php")
+    change(laying, server, parts=f"{REDIS},php")
     complete(laying, server)
-    change(laying, server, parts="apache,php,mysql,wiki")
+    change(laying, server, parts=f"{REDIS},php,mysql,wiki")
     becomes(laying, server, "failed: php: no room in /")
     assert len(given(host, server)) == 3, "they are needed once more"
     assert laying.cloud.until(lambda: sees(laying, server) == {}), "the server runs without them"
     change(laying, server, layout="retry")
     complete(laying, server)
-    change(laying, server, parts="apache,mysql")
+    change(laying, server, parts=f"{REDIS},mysql")
     complete(laying, server)
     change(laying, server, parts="nonsense")
     assert laying.cloud.until(lambda: "no part nonsense" in layout(laying, server))
