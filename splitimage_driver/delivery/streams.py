@@ -87,11 +87,11 @@ class _Planning:
         groups = self._groups()
         chunks: list[Chunk] = []
         left = list(self._changes())
-        # The parts of the group that is to be ready first come first.
-        for group in groups:
-            mine = {self.names[n] for n in group.parts}
-            chunks += _chunked(c for c in left if c.names and c.names <= mine)
-            left = [c for c in left if not (c.names and c.names <= mine)]
+        # What every group waits for comes first, then the parts of the group
+        # that is to be ready first.
+        for mine in (NOBODY, *({self.names[n] for n in group.parts} for group in groups)):
+            chunks += _chunked(c for c in left if c.names <= mine)
+            left = [c for c in left if not c.names <= mine]
         chunks += _chunked(left)
         directories = tuple(Put(parts=self._parts(e.path), entry=e, before=before.get(e.path))
                             for e in work.missing if e.is_dir)

@@ -144,6 +144,15 @@ def test_what_parts_merged_comes_with_the_plan() -> None:
     assert chunk.disk is None and parts_of(plan, chunk.parts) == {"one", "two"}
 
 
+def test_what_all_parts_wait_for_comes_first() -> None:
+    base, part = tree(), laid("web", layer(file("usr/a", b"web")))
+    wanted = tree(file("usr/a", b"web"), file("usr/z", b"nobody's"))
+    work = Work(base, wanted, making.sources(wanted), {})
+    plan = streams.plan(work, Attribution(base, [part], []), streams.Contents(nothing, nothing),
+                        closures={"web": ["web"]}, disks=lambda blob: BlobDisk(blob, 1, blob))
+    assert [parts_of(plan, chunk.parts) for chunk in plan.chunks] == [set(), {"web"}]
+
+
 # -- services ------------------------------------------------------------------------------
 
 
