@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,11 @@ _READABLE = ["metadata", "system_metadata", "flavor"]
 
 class Layouts:
     """:param driver: the compute driver
-    :param console: the last bytes that a server's console has said, by its own look
-        at it
+    :param console: tells the last bytes that a server's console has said
     """
 
-    def __init__(self, driver: Any, sessions: Sessions, console: Any) -> None:
+    def __init__(self, driver: Any, sessions: Sessions,
+                 console: Callable[[Any], bytes]) -> None:
         self._driver, self._sessions, self._console = driver, sessions, console
         self.places = Places(Path(CONF.instances_path))
         self.watch = Watch(self._look)
@@ -148,7 +148,7 @@ class Layouts:
         if instance.task_state is not None or instance.vm_state not in _LOOKED_AFTER:
             return True
         if found.layout.state == LAYING:
-            found = self._heard(context, instance, found)
+            found = self._heard(instance, found)
         if found.layout.state == LAYING:
             return True
         if found.layout.attached:
@@ -162,8 +162,8 @@ class Layouts:
         LOG.info("layout %s is %s", found.layout.id, found.layout.state, instance=instance)
         return False
 
-    def _heard(self, context: Any, instance: Any, found: Laying) -> Laying:
-        tail = laying.newer(self._tail(context, instance), self.places.before(instance.uuid))
+    def _heard(self, instance: Any, found: Laying) -> Laying:
+        tail = laying.newer(self._console(instance), self.places.before(instance.uuid))
         # The record counts what is read of a console; here that is always its end.
         fresh = _with(msgspec.structs.replace(found, layout=report.heard(found.layout, tail)),
                       heard=0)
@@ -173,13 +173,6 @@ class Layouts:
             if fresh.layout.state == LAYING and text != laying.told(found.layout):
                 self._note(instance.uuid, text)
         return fresh
-
-    def _tail(self, context: Any, instance: Any) -> bytes:
-        try:
-            said = self._console(context, instance)
-        except (exception.ConsoleNotAvailable, exception.InstanceNotFound):
-            return b""
-        return said if isinstance(said, bytes) else said.encode("utf-8", "replace")
 
     def _note(self, server: str, text: str, now: Laying | None = None) -> None:
         """Let the server's user know.
@@ -308,7 +301,7 @@ class Layouts:
         """The record of a layout that failed and is tried again."""
         # What the guest has said of the last attempt, and may say once more, counts not.
         self.places.keep_before(instance.uuid,
-                                self._tail(contexts.get_admin_context(), instance))
+                                self._console(instance))
         found = _with(found, state=LAYING, failed={}, begun=False)
         self.places.save(instance.uuid, found)
         return found
