@@ -95,8 +95,9 @@ def complete(laying: Mini, server: Any) -> None:
 
 
 def event(laying: Mini, server: Any, action: str) -> str:
-    """What a tenant reads of an action that was refused."""
-    compute: Any = laying.cloud.alpha.compute
+    """What an administrator reads of an action that was refused; a tenant reads that
+    it failed, and how far the layout is."""
+    compute: Any = laying.cloud.admin.compute
     listed = compute.get(f"/servers/{server.id}/os-instance-actions",
                          microversion="2.84").json()["instanceActions"]
     request = next(each["request_id"] for each in listed if each["action"] == action)
