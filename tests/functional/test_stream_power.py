@@ -1,5 +1,5 @@
-"""Servers that lay the demonstration's software while they run: their trees,
-their power cut, and what their users do meanwhile."""
+"""Servers that lay the demonstration's software while they run: their power is cut,
+and their users do other things meanwhile."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from splitimage_driver.model.plan import Request
 from splitimage_driver.model.server import Server
 from splitimage_driver.servers import Wish
 from tests.functional import chroot, trees
-from tests.functional.lamp import SUBSETS, named
 
 pytest_plugins = ("tests.functional.lamp",)
 pytestmark = [pytest.mark.accept,
@@ -39,7 +38,6 @@ RUNNING = (b"var/lib/mysql/", b"var/lib/systemd/", b"var/lib/dhcp/", b"var/lib/p
            b"var/tmp/", b"tmp/", b"run/", b"var/log/journal/")
 
 Native = Callable[[str], Application]
-Note = Callable[[str, object], None]
 
 
 def launched(application: Application, chosen: tuple[str, ...], filesets: tuple[str, ...] = (),
@@ -87,23 +85,6 @@ def deleted(application: Application, server: Server) -> Iterator[None]:
         yield
     finally:
         application.servers.delete(server.id)
-
-
-# -- trees --------------------------------------------------------------------------------
-
-
-@pytest.mark.must_show("streams", 1)
-@pytest.mark.parametrize("chosen", SUBSETS, ids=named)
-def test_the_tree_of_a_booted_server(native: Native, chosen: tuple[str, ...],
-                                     record_property: Note) -> None:
-    application = native("steps")
-    server = launched(application, chosen)
-    with deleted(application, server):
-        assert server.layout is not None and server.layout.state == COMPLETE
-        assert (server.layout.kept, server.layout.attached) == ((), False)
-        application.servers.stop(server.id, timeout=120)
-        assert differences(application, server) == []
-    record_property(f"booted without a difference, {named(chosen)}", 1)
 
 
 # -- power cuts ---------------------------------------------------------------------------
