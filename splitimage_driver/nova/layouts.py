@@ -143,9 +143,14 @@ class Layouts:
             instance = objects.Instance.get_by_uuid(context, server, expected_attrs=_READABLE)
         except exception.InstanceNotFound:
             return False
-        if instance.host != CONF.host or instance.vm_state == vm_states.STOPPED:
+        if instance.host != CONF.host:
+            return False
+        # One that is being started is stopped until that is done.
+        if instance.task_state is not None:
+            return True
+        if instance.vm_state == vm_states.STOPPED:
             return False  # when it is started it is added again
-        if instance.task_state is not None or instance.vm_state not in _LOOKED_AFTER:
+        if instance.vm_state not in _LOOKED_AFTER:
             return True
         if found.layout.state == LAYING:
             found = self._heard(instance, found)
