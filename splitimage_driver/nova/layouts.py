@@ -136,8 +136,9 @@ class Layouts:
     def _look(self, server: str) -> bool:
         """See :class:`Watch`."""
         found = self.places.read(server)
-        if found is None:
-            return False  # deleted, or made anew
+        if found is None:  # deleted, or made anew
+            self.places.tidy()
+            return False
         context = contexts.get_admin_context()
         try:
             instance = objects.Instance.get_by_uuid(context, server, expected_attrs=_READABLE)

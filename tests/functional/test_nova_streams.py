@@ -229,7 +229,8 @@ def test_rebuild_and_delete(laying: Mini) -> None:
     other = lays(laying, "apache")
     laying.cloud.delete(other)
     assert not host.disk(other).parent.exists()
-    assert not list((host.instances / "_splitimage").glob("*"))
+    shared = host.instances / "_splitimage"
+    assert laying.cloud.until(lambda: not list(shared.glob("*"))), list(shared.glob("*"))
 
 
 def wait_for(laying: Mini, server: Any, *actions: tuple[str, str, str, object]) -> None:
