@@ -9,7 +9,7 @@ import msgspec
 from oslo_log import log as logging
 
 from splitimage_driver import exceptions, workers
-from splitimage_driver.deliveries import INJECT, STREAM
+from splitimage_driver.model.delivery import INJECT, STREAM
 from splitimage_driver.model.plan import BatchStep
 from splitimage_driver.plans import PlanService
 from splitimage_driver.servers import ASSEMBLED, BOOTED, Launched, Wish

@@ -21,7 +21,7 @@ from splitimage_driver.model import layout
 from splitimage_driver.model import part as parts_
 from splitimage_driver.model.candidate import BASE
 from splitimage_driver.model.composite import Composite
-from splitimage_driver.model.delivery import KEEP, BlobDisk, DeliveryPlan
+from splitimage_driver.model.delivery import AUTO, INJECT, KEEP, STREAM, BlobDisk, DeliveryPlan
 from splitimage_driver.model.layout import Layout, PartDisk
 from splitimage_driver.model.manifest import Manifest
 from splitimage_driver.model.plan import Plan, Request, Target, Work
@@ -29,9 +29,6 @@ from splitimage_driver.plans import Goal, PlanService
 from splitimage_driver.store.base import Store
 
 LOG = logging.getLogger(__name__)
-
-INJECT, STREAM, AUTO = "inject", "stream", "auto"
-WAYS = (INJECT, STREAM, AUTO)
 
 
 class Delivery:
@@ -120,16 +117,15 @@ class DeliveryService:
         goal = self.plans.goal(plan.request)
         candidate, work, target = plan.estimate.candidate, plan.work, plan.target
         assert work is not None and target is not None  # noqa: S101 (it is no exact match)
-        start = goal
         old: Target | None = None
-        if candidate.kind != BASE:
+        if candidate.kind == BASE:
+            start = msgspec.structs.replace(goal, parts=(), filesets=())
+        else:
             image = self.store.image(candidate.id)
             start = self.plans.goal(Request(composite=goal.composite.id, parts=image.parts,
                                             filesets=image.filesets))
             # File sets have no say about shared files.
             old = self.plans.target(msgspec.structs.replace(start, filesets=()))
-        else:
-            start = msgspec.structs.replace(goal, parts=(), filesets=())
         return self._delivery(start, goal, work, old, target, mode=layout.ADD, policy=KEEP)
 
     @contextlib.contextmanager
@@ -170,7 +166,7 @@ class DeliveryService:
                 what=f"laying parts of {composite.name} in a running machine",
                 reason="its base does not know how; capture it again, from a system that has "
                        "systemd, udev and perl")
-        laid = {(p.kind == parts_.FILESET, p.name): p
+        laid = {parts_.speaker(p.kind, p.name): p
                 for each in (start, goal) for p in self.plans.laid(each)}
         owners = Attribution(base, list(laid.values()), [t for t in (old, new) if t is not None])
         names = {p.blob: p.name for p in laid.values()}
@@ -194,7 +190,7 @@ class DeliveryService:
         """``inject`` or ``stream``: for ``auto`` what is predicted to bring
         the services up earlier.
 
-        :param wish: one of :data:`WAYS`
+        :param wish: one of :data:`~splitimage_driver.model.delivery.WAYS`
         """
         if wish != AUTO:
             return wish
@@ -218,7 +214,8 @@ def _closures(goal: Goal) -> dict[str, tuple[str, ...]]:
     composite = goal.composite
     found = {name: composite.closure([name]) for name in goal.parts
              if not composite.parts[name].hidden}
-    return found | {f"fileset {f.name}": (f"fileset {f.name}",) for f in goal.filesets}
+    names = [parts_.speaker(f.kind, f.name) for f in goal.filesets]
+    return found | {name: (name,) for name in names}
 
 
 def _content(target: Target | None, tree: Manifest, composite: Composite,
@@ -228,13 +225,12 @@ def _content(target: Target | None, tree: Manifest, composite: Composite,
     :param target: how the tree was made; None: it is the base
     """
     def content(path: bytes) -> bytes:
-        found = None
-        if target is not None:
-            found = target.generated.get(path)
-            if found is None and path in target.sources:
-                found = read(target.sources[path])
-        if found is None:
+        if target is None:
             found = composite.shared.get(path, b"")
+        elif path in target.sources:
+            found = read(target.sources[path])
+        else:
+            found = target.generated.get(path, b"")
         entry = tree.by_path[path]
         if hashlib.sha256(found).digest() != entry.sha256:
             raise exceptions.DigestMismatch(

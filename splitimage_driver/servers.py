@@ -13,9 +13,10 @@ import msgspec
 from oslo_log import log as logging
 
 from splitimage_driver import exceptions
-from splitimage_driver.deliveries import INJECT, STREAM, Delivery
+from splitimage_driver.deliveries import Delivery
 from splitimage_driver.launch import HTTP_PORTS, Launcher
 from splitimage_driver.layouts import LayoutService
+from splitimage_driver.model.delivery import INJECT, STREAM
 from splitimage_driver.model.plan import Plan, Request
 from splitimage_driver.model.server import BUILDING, STALE, Server
 from splitimage_driver.progress import Operation

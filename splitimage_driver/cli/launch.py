@@ -17,6 +17,7 @@ from splitimage_driver import exceptions
 from splitimage_driver.cli import arguments, base, batch, errors, views
 from splitimage_driver.cli.columns import Column
 from splitimage_driver.model.composite import answered
+from splitimage_driver.model.delivery import INJECT, STREAM, WAYS
 
 if TYPE_CHECKING:
     from splitimage_driver.model.plan import Plan
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 ASSEMBLED, BOOTED, NEVER = "assembled", "booted", "never"
 PUBLISH = (ASSEMBLED, BOOTED, NEVER)
-INJECT, STREAM, AUTO = "inject", "stream", "auto"
-DELIVER = (INJECT, STREAM, AUTO)
 
 
 class Launch(base.Lister):
@@ -69,7 +68,7 @@ class Launch(base.Lister):
                             help="keep the disk as assembled, before its first boot; or a "
                                  "snapshot of the server once it answers on --wait, its "
                                  "identity cleaned; or nothing (default: assembled)")
-        parser.add_argument("--deliver", choices=DELIVER, default=INJECT,
+        parser.add_argument("--deliver", choices=WAYS, default=INJECT,
                             help="complete the disk before the server boots; or let the server "
                                  "lay its parts while it runs; or what is predicted to bring "
                                  "its services up earlier (default: inject)")

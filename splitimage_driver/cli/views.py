@@ -24,6 +24,7 @@ from splitimage_driver.cli.columns import (
     Words,
     some,
 )
+from splitimage_driver.model.delivery import INJECT, STREAM
 from splitimage_driver.model.entry import text
 from splitimage_driver.model.layout import FAILED, REMOVE
 
@@ -391,7 +392,7 @@ LAUNCHED: tuple[Column, ...] = (
     Column("answered", lambda r: Amount(r["measured"].get("answer_seconds"))),
     Column("id", lambda r: r["server"].id, long=True),
     Column("state", lambda r: _State(r["server"]), long=True),
-    Column("deliver", lambda r: "stream" if r["server"].layout else "inject", long=True),
+    Column("deliver", lambda r: STREAM if r["server"].layout else INJECT, long=True),
     Column("layout", lambda r: r["server"].layout.state if r["server"].layout else "", long=True),
     Column("composite", lambda r: r["plan"].request.composite, long=True),
     Column("request", lambda r: Words(r["plan"].request.parts), long=True),

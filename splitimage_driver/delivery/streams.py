@@ -29,6 +29,7 @@ from splitimage_driver.model.delivery import (
 )
 from splitimage_driver.model.entry import FileEntry, text
 from splitimage_driver.model.layout import ADD, REMOVE
+from splitimage_driver.model.part import FILESET_PREFIX
 from splitimage_driver.model.plan import Source, Work
 
 #: A worker makes this much durable at once.
@@ -193,7 +194,7 @@ class _Planning:
         """Software that changes each other's files, with what it needs; every
         file set belongs to all."""
         groups: list[set[str]] = []
-        filesets = {name for name in self.closures if name.startswith("fileset ")}
+        filesets = {name for name in self.closures if name.startswith(FILESET_PREFIX)}
         software = [name for name in sorted(self.closures) if name not in filesets]
         for name in software:
             mine = {name}.union(*(m for m in self.owners.meetings if name in m))

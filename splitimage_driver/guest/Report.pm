@@ -83,23 +83,19 @@ sub progress {
     return;
 }
 
-sub part {
-    my ($self, $name, $state, $reason) = @_;
+sub part { my ($self, @told) = @_; return $self->became('part', @told) }
+
+sub unit { my ($self, @told) = @_; return $self->became('unit', @told) }
+
+# kind: part or unit; reason: '' where there is none to be told.
+sub became {
+    my ($self, $kind, $name, $state, $reason) = @_;
     $reason = substr $reason, 0, $REASON;
-    $self->{parts}{$name} = { state => $state, $reason ne '' ? (reason => $reason) : () };
+    my @why = $reason ne '' ? (reason => $reason) : ();
+    $self->{"${kind}s"}{$name} = { state => $state, @why };
     if ($state eq 'failed') { $self->{failed}{$name} = $reason }
     else { delete $self->{failed}{$name} }
-    $self->event('part', part => $name, state => $state, $reason ne '' ? (reason => $reason) : ());
-    $self->save;
-    return;
-}
-
-sub unit {
-    my ($self, $name, $state, $reason) = @_;
-    $reason = substr $reason, 0, $REASON;
-    $self->{units}{$name} = { state => $state, $reason ne '' ? (reason => $reason) : () };
-    $self->{failed}{$name} = $reason if $state eq 'failed';
-    $self->event('unit', unit => $name, state => $state, $reason ne '' ? (reason => $reason) : ());
+    $self->event($kind, $kind => $name, state => $state, @why);
     $self->save;
     return;
 }

@@ -10,6 +10,11 @@ import msgspec
 
 from splitimage_driver.model.entry import FileEntry
 
+#: How parts get onto a machine's disk: before it boots; while it runs; or what
+#: is predicted to bring its services up earlier.
+INJECT, STREAM, AUTO = "inject", "stream", "auto"
+WAYS = (INJECT, STREAM, AUTO)
+
 EARLY, LATE = "early", "late"
 START, RESTART, STOP = "start", "restart", "stop"
 #: What becomes of a path that the guest's user has changed: it is kept; the

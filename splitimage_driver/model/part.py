@@ -31,6 +31,16 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
+#: Before the name of a file set where it could be taken for a part's.
+FILESET_PREFIX = "fileset "
+
+
+def speaker(kind: str, name: str) -> str:
+    """What a part is called among others: a file set that happens to have the
+    name of a piece of software does not stand in for it."""
+    return FILESET_PREFIX + name if kind == FILESET else name
+
+
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A change of one row of a shared file.
 

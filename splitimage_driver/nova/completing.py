@@ -13,9 +13,10 @@ from splitimage_driver.application import Application
 from splitimage_driver.assembly import disks
 from splitimage_driver.deliveries import Delivery
 from splitimage_driver.model import properties
+from splitimage_driver.model.delivery import INJECT, STREAM
 from splitimage_driver.model.plan import Request
 from splitimage_driver.nova.laying import Made
-from splitimage_driver.nova.request import INJECT, STREAM, Wanted
+from splitimage_driver.nova.request import Wanted
 
 LOG = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ import msgspec
 from splitimage_driver import exceptions
 from splitimage_driver.model import properties
 from splitimage_driver.model.composite import TENANTS_ACTIONS, Answer, answered
+from splitimage_driver.model.delivery import WAYS
 
 PREFIX = "splitimage:"
 #: Keys of a server's metadata and of a flavor's extra specs: lists of names,
@@ -20,8 +21,6 @@ PARTS, FILESETS = PREFIX + "parts", PREFIX + "filesets"
 CONFLICTS = PREFIX + "conflicts"
 #: How parts get onto its disk.
 DELIVER = PREFIX + "deliver"
-INJECT, STREAM, AUTO = "inject", "stream", "auto"
-DELIVERIES = (INJECT, STREAM, AUTO)
 #: Of a change while it runs: ``true``: what its user has changed is removed, too.
 FORCE = PREFIX + "force"
 #: What the host tells of the layout; or what is to be done about it.
@@ -37,7 +36,7 @@ class Wanted(msgspec.Struct, frozen=True):
     """:ivar parts: None: nobody says; the image may
     :ivar filesets: names or ids of the project's own file sets
     :ivar answers: to clashes of these with parts, in order of their paths
-    :ivar deliver: one of :data:`DELIVERIES`; "": nobody says
+    :ivar deliver: one of :data:`~splitimage_driver.model.delivery.WAYS`; "": nobody says
     :ivar force: see :data:`FORCE`
     """
 
@@ -106,9 +105,9 @@ def _split(text: str) -> Iterator[str]:
 def _deliver(where: str, said: Mapping[str, str]) -> str | None:
     if (found := said.get(DELIVER)) is None:
         return None
-    if found not in DELIVERIES:
+    if found not in WAYS:
         raise exceptions.InvalidInput(what=f"{where} {DELIVER}",
-                                      reason=f"{found!r} is none of {', '.join(DELIVERIES)}")
+                                      reason=f"{found!r} is none of {', '.join(WAYS)}")
     return found
 
 

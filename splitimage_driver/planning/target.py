@@ -303,8 +303,7 @@ def collect(base: Manifest, parts: Sequence[Laid]) -> tuple[
         for layer in part.manifest.layers:
             if not names.issuperset(layer.when):
                 continue
-            condition = frozenset((*layer.when, f"fileset {part.name}" if fileset
-                                   else part.name))
+            condition = frozenset((*layer.when, parts_.speaker(part.kind, part.name)))
             held = {e.path for e in layer.entries}
             # A directory of its own in the place of a link of the base.
             place = links.without(held.intersection(layer.deleted))

@@ -20,9 +20,9 @@ import pytest
 from demo import gold
 from splitimage_driver.application import Application
 from splitimage_driver.capture.machine import Gold
-from splitimage_driver.deliveries import INJECT, STREAM
 from splitimage_driver.launch import command
 from splitimage_driver.launch.qmp import Monitor
+from splitimage_driver.model.delivery import INJECT, STREAM
 from splitimage_driver.model.plan import Request
 from splitimage_driver.model.server import Server
 from splitimage_driver.servers import NEVER, Wish

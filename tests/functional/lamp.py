@@ -74,40 +74,37 @@ def gold(lamp: Lamp, splitter: str) -> Gold:
     return Gold(disk=lamp.disks[NAMES[-1]], software=SOFTWARE)
 
 
+def _stores(place: Callable[[], Path], capture: Callable[[Application, str], object],
+            ) -> Iterator[Callable[[str], Application]]:
+    """Gives a store with the machine captured, by splitter, each made once."""
+    made: dict[str, Application] = {}
+
+    def store(splitter: str) -> Application:
+        if splitter not in made:
+            application = Application(place() / "store")
+            capture(application, splitter)
+            made[splitter] = application
+        return made[splitter]
+
+    yield store
+    for application in made.values():
+        shutil.rmtree(application.path)
+
+
 @pytest.fixture(scope="session")
 def by_appliance(lamp: Lamp, tmp_path_factory: pytest.TempPathFactory,
                  ) -> Iterator[Callable[[str], Application]]:
     """Stores with the machine captured by the appliance, by splitter."""
-    made: dict[str, Application] = {}
-
-    def capture(splitter: str) -> Application:
-        if splitter not in made:
-            application = Application(tmp_path_factory.mktemp("lamp") / "store")
-            application.images.capture("lamp", gold(lamp, splitter))
-            made[splitter] = application
-        return made[splitter]
-
-    yield capture
-    for application in made.values():
-        shutil.rmtree(application.path)
+    yield from _stores(lambda: tmp_path_factory.mktemp("lamp"), lambda application, splitter:
+                       application.images.capture("lamp", gold(lamp, splitter)))
 
 
 @pytest.fixture(scope="session")
 def native(lamp: Lamp, tmp_path_factory: pytest.TempPathFactory,
            ) -> Iterator[Callable[[str], Application]]:
-    """The same without an appliance; no image is ever made in these."""
-    made: dict[str, Application] = {}
-
-    def capture(splitter: str) -> Application:
-        if splitter not in made:
-            application = Application(tmp_path_factory.mktemp("native") / "store")
-            trees.native(application).capture("lamp", gold(lamp, splitter))
-            made[splitter] = application
-        return made[splitter]
-
-    yield capture
-    for application in made.values():
-        shutil.rmtree(application.path)
+    """The same without an appliance; no image stays in these after a test."""
+    yield from _stores(lambda: tmp_path_factory.mktemp("native"), lambda application, splitter:
+                       trees.native(application).capture("lamp", gold(lamp, splitter)))
 
 
 def composite(application: Application) -> Composite:

@@ -17,7 +17,7 @@ import pytest
 
 from splitimage_driver.application import Application
 from splitimage_driver.capture.identity import Identity
-from splitimage_driver.deliveries import STREAM
+from splitimage_driver.model.delivery import STREAM
 from splitimage_driver.model.entry import FileEntry
 from splitimage_driver.model.layout import COMPLETE
 from splitimage_driver.model.manifest import Manifest
@@ -181,7 +181,9 @@ def test_what_users_do_meanwhile_stays(native: Native, tmp_path: Path) -> None:
     (files / "opt/other.deb").write_bytes((tmp_path / "other.deb").read_bytes())
     fileset = application.images.create_part("meanwhile", files)
     # It has to be there before anything is laid.
-    trees.native(application).assemble(Request(composite="lamp", filesets=(fileset.id,)))
+    _, start = trees.native(application).assemble(
+        Request(composite="lamp", filesets=(fileset.id,)))
+    assert start.image is not None
     server = launched(application, ("apache", "mysql"), (fileset.id,))
     with deleted(application, server):
         assert server.layout is not None and server.layout.state == COMPLETE
@@ -198,3 +200,4 @@ def test_what_users_do_meanwhile_stays(native: Native, tmp_path: Path) -> None:
             assert tree.run("pwck -r; grpck -r", check=False).stdout.count("carol") == 0
             assert tree.run("id -u mysql; id -u carol").stdout.split()
             assert tree.run("getent shadow mysql carol").stdout.count("\n") == 2
+    application.store.delete_image(start.image.id)

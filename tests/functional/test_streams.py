@@ -1,12 +1,10 @@
 """Servers of this host that boot first and lay their parts while they run: real
-machines of the demonstration, and ten tiny ones that only read what they are
-given."""
+machines of the demonstration."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from demo import gold
 from splitimage_driver import exceptions
 from splitimage_driver.application import Application
 from splitimage_driver.capture.identity import Identity
-from splitimage_driver.capture.machine import Gold
 from splitimage_driver.launch.base import HTTP_PORTS
 from splitimage_driver.model.entry import FileEntry
 from splitimage_driver.model.layout import COMPLETE, FAILED
@@ -26,8 +22,9 @@ from splitimage_driver.model.plan import Request
 from splitimage_driver.model.server import Server
 from splitimage_driver.servers import Launched, Wish
 from tests.functional import chroot, trees
-from tests.functional.lamp import NAMES, SUBSETS, named
+from tests.functional.lamp import SUBSETS, named
 
+pytest_plugins = ("tests.functional.lamp",)
 #: Seconds within which an emulated machine on a busy host is done.
 LONG = 3600.0
 WEB = 80
@@ -67,21 +64,9 @@ class Streams:
             self.servers.delete(server.id)
 
 
-@pytest.fixture(scope="module")
-def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """With the demonstration's machine captured; no image is ever made in it."""
-    made = Application(tmp_path_factory.mktemp("streams") / "store")
-    tars = gold.build_steps(gold.CACHE, gold.LAMP)
-    trees.native(made).capture("lamp", Gold(disk=gold.machine()["base"],
-                                            steps=tuple((name, tars[name]) for name in NAMES)))
-    yield made
-    made.store.close()
-    shutil.rmtree(made.path)
-
-
 @pytest.fixture
-def streams(application: Application) -> Iterator[Streams]:
-    made = Streams(application)
+def streams(native: Callable[[str], Application]) -> Iterator[Streams]:
+    made = Streams(native("steps"))
     try:
         yield made
     finally:

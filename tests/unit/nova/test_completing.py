@@ -11,11 +11,12 @@ import pytest
 from splitimage_driver import exceptions
 from splitimage_driver.assembly import disks
 from splitimage_driver.model.composite import Answer, answered
+from splitimage_driver.model.delivery import AUTO, STREAM
 from splitimage_driver.model.plan import Request
 from splitimage_driver.nova import completing
 from splitimage_driver.nova.completing import Start
 from splitimage_driver.nova.laying import Made
-from splitimage_driver.nova.request import AUTO, STREAM, Wanted
+from splitimage_driver.nova.request import Wanted
 
 LAMP, MADE = "0a" * 16, "0b" * 16
 GIB = 2**30
