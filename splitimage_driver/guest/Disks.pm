@@ -16,7 +16,7 @@ sub new {
     return bless { directory => $directory, mounted => [] }, $class;
 }
 
-# Serial number => device (or file, or directory) of all disks.
+# Serial number => device (or file, or directory) of all disks of plans and parts.
 sub all {
     my ($self) = @_;
     my %found;
@@ -24,7 +24,11 @@ sub all {
     opendir my $names, $place or die "$place: $!\n";
     for my $name (grep { !/\A\./ } readdir $names) {
         if (defined $self->{directory}) { $found{$name} = "$place/$name" }
-        elsif (defined(my $serial = serial("$place/$name"))) { $found{$serial} //= "/dev/$name" }
+        elsif (defined(my $serial = serial("$place/$name"))) {
+            # The kernel lists a disk, with its number, a moment before it can be opened.
+            next unless $serial =~ /\Asi-/ && open my $in, '<', "/dev/$name";
+            $found{$serial} //= "/dev/$name";
+        }
     }
     return \%found;
 }

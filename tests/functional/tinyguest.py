@@ -99,7 +99,11 @@ further() {{
                 [ "$disk" ] && echo -n " $serial=$(sha256sum /dev/$disk | cut -c -64)"
             done)
             echo "{FURTHER}$found"
-            [ "$now" = "$(serials)" ] && before=$now
+            # Nothing was read where the kernel lists a disk that cannot be opened yet.
+            case "$found " in
+            *"= "*) ;;
+            *) [ "$now" = "$(serials)" ] && before=$now ;;
+            esac
         fi
         sleep 0.2
     done
@@ -179,7 +183,8 @@ def _disk(disk: Path, initrd: Path) -> Path:
     image = f"{disk}@@{_FIRST * 512}"
     _run("mformat", "-i", image, "-c", "16", "-T", str(_SECTORS), "-h", "64", "-s", "32",
          "-H", str(_FIRST), "::")
-    words = "console=ttyS0 quiet panic=-1"
+    # The kernel's own words would come between those of its lines.
+    words = "console=ttyS0 loglevel=1 panic=-1"
     (disk.parent / "syslinux.cfg").write_text(
         f"default tiny\nlabel tiny\nkernel vmlinuz\ninitrd initrd\nappend {words}\n")
     (disk.parent / "startup.nsh").write_text(f"vmlinuz initrd=\\initrd {words}\r\n")
