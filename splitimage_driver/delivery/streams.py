@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -27,13 +28,15 @@ from splitimage_driver.model.delivery import (
     Times,
     Unit,
 )
-from splitimage_driver.model.entry import FileEntry, text
+from splitimage_driver.model.entry import SYMLINK, FileEntry, text
 from splitimage_driver.model.layout import ADD, REMOVE
 from splitimage_driver.model.part import FILESET_PREFIX
 from splitimage_driver.model.plan import Source, Work
 
 #: A worker makes this much durable at once.
 _BYTES, _CHANGES = 8 << 20, 256
+#: As many links in a row as the kernel follows.
+_LINKS = 40
 
 
 class Contents(msgspec.Struct, frozen=True):
@@ -87,7 +90,7 @@ class _Planning:
         shared = tuple(self._shared_files())
         groups = self._groups()
         chunks: list[Chunk] = []
-        left = list(self._changes())
+        left = _with_links(self._changes())
         # What every group waits for comes first, then the parts of the group
         # that is to be ready first.
         for mine in (NOBODY, *({self.names[n] for n in group.parts} for group in groups)):
@@ -246,6 +249,45 @@ class _Change(msgspec.Struct, frozen=True):
     changes: tuple[Put | Name | Gone, ...]
     disk: int | None = None
     size: int = 0
+
+
+def _with_links(changes: Iterable[_Change]) -> list[_Change]:
+    """A symbolic link follows the file that it leads to, in the same change: ldconfig,
+    which runs whenever somebody installs a package, removes links of libraries that
+    lead nowhere."""
+    found: list[_Change] = []
+    files: dict[bytes, int] = {}
+    links: dict[bytes, _Change] = {}
+    for change in changes:
+        put = change.changes[0]
+        if isinstance(put, Put) and put.entry.type == SYMLINK:
+            links[put.entry.path] = change
+            continue
+        files |= dict.fromkeys((each.entry.path if isinstance(each, Put) else each.path
+                                for each in change.changes if not isinstance(each, Gone)),
+                               len(found))
+        found.append(change)
+    alone: list[_Change] = []
+    for _, end, link in sorted(_followed(links), key=lambda each: each[:2]):
+        number = files.get(end)
+        if number is None or found[number].names != link.names:
+            alone.append(link)
+            continue
+        found[number] = msgspec.structs.replace(
+            found[number], changes=(*found[number].changes, *link.changes))
+    return found + alone
+
+
+def _followed(links: Mapping[bytes, _Change]) -> Iterator[tuple[int, bytes, _Change]]:
+    """Each link with where it ends, and after how many others."""
+    for path, change in links.items():
+        passed = [path]
+        while (link := links.get(passed[-1])) is not None and len(passed) <= _LINKS:
+            put = link.changes[0]
+            assert isinstance(put, Put)  # noqa: S101 (it makes a link)
+            passed.append(posixpath.normpath(posixpath.join(
+                b"/", posixpath.dirname(passed[-1]), put.entry.target)).lstrip(b"/"))
+        yield len(passed), passed[-1], change
 
 
 def _chunked(changes: Iterable[_Change]) -> Iterator[Chunk]:

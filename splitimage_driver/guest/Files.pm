@@ -67,7 +67,9 @@ sub decide {
     return ('same', $state) if State::equals($name, $state, $entry)
         && State::finished($name, $state, $entry);
     return ('write', $state) if State::equals($name, $state, $expected);
-    return ('same', $state) if State::equals($name, $state, $entry);
+    # What ldconfig made of a library before its link came differs in its time only.
+    return ($entry->{type} eq 'l' ? 'write' : 'same', $state)
+        if State::equals($name, $state, $entry);
     return ('write', $state) if $self->{policy} eq 'force';
     return ('keep', $state);
 }
@@ -126,8 +128,8 @@ sub lay {
 }
 
 # Decides about one op and writes what is to be written beside its place.
-# An item of @$ready: path, state found there, what (write, gone or keep), the
-# temporary, for a file its sha256.
+# An item of @$ready: path, state found there, what (write, gone or keep), the entry
+# that is wanted, the temporary, for a file its sha256.
 sub prepare {
     my ($self, $chunk, $op, $number, $ready) = @_;
     die "stopped\n" if $self->{stopped}->();
@@ -141,7 +143,7 @@ sub prepare {
     my @places;
     for my $place ($op, @{ $op->{names} // [] }) {
         my ($what, $state) = $self->decide($entry, $place->{path}, $place->{expected});
-        push @places, { path => $place->{path}, what => $what, state => $state,
+        push @places, { path => $place->{path}, what => $what, state => $state, entry => $entry,
                         temporary => $self->temporary($chunk->{number}, $$number++) };
     }
     if ($op->{op} eq 'file') {
@@ -247,7 +249,7 @@ sub commit {
     my @kept;
     for my $item (grep { $_->{what} ne 'keep' } @$ready) {
         my $name = Tree::at($item->{path});
-        push @kept, $item->{path} unless place($item, $name);
+        push @kept, $item->{path} unless place($item, $name) || already($item, $name);
     }
     $self->{journal}->add(map { ['k', $_] } @kept);
     sync_all(values %around);
@@ -280,6 +282,17 @@ sub place {
     }
     $item->{placed} = 1;
     return 1;
+}
+
+# Whether what is there in the meantime is what was to be placed: ldconfig makes, and
+# removes, links of libraries. Such a link gets its time.
+sub already {
+    my ($item, $name) = @_;
+    my ($entry, $state) = ($item->{entry}, Kernel::state_of($name));
+    return 0 unless State::equals($name, $state, $entry);
+    return 1 unless defined $entry && $entry->{type} eq 'l';
+    $item->{state} = $state;
+    return place($item, $name);
 }
 
 sub sync_all {

@@ -299,6 +299,52 @@ def test_what_the_user_made_or_changed_is_kept_and_told(guest: Guest) -> None:
     assert not guest.temporaries()
 
 
+def library_link(path: str, target: str = "libx.so.1.2") -> FileEntry:
+    return FileEntry(path=path.encode(), type=SYMLINK, mode=0o777, mtime=MTIME,
+                     target=target.encode())
+
+
+@TREE
+def test_links_that_ldconfig_has_made_get_their_time(guest: Guest) -> None:
+    place = guest.root / "srv"
+    plan = Plan(guest)
+    plan.chunk(plan.put(file("srv/libx.so.1.2", b"x"), b"x"),
+               *(plan.put(library_link(f"srv/libx.so{end}")) for end in (".1", ".2", "")))
+    plan.give()
+    (place / "libx.so.1").symlink_to("libx.so.1.2")
+    (place / "libx.so.2").symlink_to("libx.so.2.0")
+    ended = guest.lay()
+    complete(ended)
+    assert ended.end["kept"] == ["/srv/libx.so.2"]
+    assert {link.name: (str(link.readlink()), link.lstat().st_mtime_ns == MTIME)
+            for link in place.glob("libx.so*") if link.is_symlink()} == {
+        "libx.so": ("libx.so.1.2", True), "libx.so.1": ("libx.so.1.2", True),
+        "libx.so.2": ("libx.so.2.0", False)}
+
+
+@TREE
+@pytest.mark.parametrize(("there", "wanted", "found"), [
+    ("symlink 'x.1', 'x'", "{ type => 'l', target => 'x.1', uid => 0, gid => 0 }", "ours"),
+    ("symlink 'x.2', 'x'", "{ type => 'l', target => 'x.1', uid => 0, gid => 0 }", "theirs"),
+    ("1", "undef", "gone"), ("symlink 'x.2', 'x'", "undef", "theirs"),
+    ("mkdir 'x'", "{ type => 'l', target => 'x.1', uid => 0, gid => 0 }", "theirs"),
+])
+def test_what_ldconfig_does_while_a_chunk_is_placed(
+        tmp_path: Path, there: str, wanted: str, found: str) -> None:
+    """After the last look at a path, and before it is replaced."""
+    script = f"""
+        chdir $ARGV[0] or die; symlink 'x.1', 'new'; my $new = (lstat 'new')[1]; {there};
+        my $item = {{ entry => {wanted}, state => undef, temporary => 'new', what => 'write' }};
+        my $known = Files::already($item, 'x');
+        my $now = (lstat 'x')[1];
+        print $known ? (defined $now ? ($now == $new ? 'ours' : 'same') : 'gone') : 'theirs';
+    """
+    told = subprocess.run(
+        ["perl", f"-I{guestroot.PROGRAMS}", "-w", "-MFiles", "-e", script, tmp_path],
+        check=True, capture_output=True, text=True)
+    assert (told.stdout, told.stderr) == (found, "")
+
+
 @CUT
 @pytest.mark.parametrize("state", ["complete", "failed"])
 def test_what_is_done_is_the_users_from_then_on(guest: Guest, state: str) -> None:

@@ -87,12 +87,7 @@ def off(streams: Streams, server: Server) -> list[str]:
     with trees.mounted(Path(server.directory, "overlay.qcow2")) as tree:
         assert trees.audit(tree) == ""
         found, wanted = tree.manifest(), plan.target.manifest
-    # ldconfig makes the links of libraries that it meets without theirs: their times may
-    # be its own.
-    times = [f"{e.path!r}: mtime" for e in wanted
-             if e.is_file and not written(e) and e.path in found
-             and found.by_path[e.path].mtime != e.mtime]
-    return trees.differences(found, wanted, excludes=written) + times
+    return trees.differences(found, wanted, excludes=written, times=True)
 
 
 # -- what is laid is what would have been injected ------------------------------------------

@@ -124,7 +124,21 @@ def test_chunks_are_of_one_blob_and_the_same_parts() -> None:
     assert [disk.name for disk in plan.disks] == ["one", "two"]
     found = {(chunk.disk, *parts_of(plan, chunk.parts)): len(chunk.changes)
              for chunk in plan.chunks}
-    assert found == {(0, "one"): 2, (1, "two"): 1, (None, "two"): 1}
+    assert found == {(0, "one"): 2, (1, "two"): 2}
+
+
+def test_links_follow_what_they_lead_to() -> None:
+    plan = planned(tree(), [
+        laid("one", layer(symlink("usr/a.so", "a.so.1"), file("usr/a.so.1.2", b"a"),
+                          symlink("usr/a.so.1", "../usr/a.so.1.2"),
+                          symlink("etc/alone", "/usr/base"), symlink("etc/other", "/usr/b"),
+                          symlink("etc/x", "y"), symlink("etc/y", "x"))),
+        laid("two", layer(file("usr/b", b"b")))])
+    found = [(chunk.disk, [change.entry.path for change in chunk.changes
+                           if isinstance(change, model.Put)]) for chunk in plan.chunks]
+    assert found == [
+        (None, [b"etc/other", b"etc/alone", b"etc/x", b"etc/y"]),
+        (0, [b"usr/a.so.1.2", b"usr/a.so.1", b"usr/a.so"]), (1, [b"usr/b"])]
 
 
 def test_what_parts_merged_comes_with_the_plan() -> None:
