@@ -45,7 +45,6 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar parts: the closure: names of all parts to be laid
     :ivar answers: those that apply
-    :ivar exact: the stored image that is it already
     """
 
     request: Request
@@ -54,7 +53,6 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
     filesets: tuple[Part, ...]
     answers: tuple[Answer, ...]
     recipe: str
-    exact: Image | None
 
 
 class PlanService:
@@ -85,21 +83,22 @@ class PlanService:
         :raises NothingToCompose: no candidate can be completed
         """
         wanted = self.goal(request)
+        exact = self._made(wanted)
         common: dict[str, Any] = {
             "request": request, "composite": wanted.composite.id, "parts": wanted.parts,
             "recipe": wanted.recipe, "equation": cost or self.conf.planning.cost}
-        if wanted.exact is not None and not explain:
-            best = _exact(candidate(wanted.exact))
+        if exact is not None and not explain:
+            best = _exact(candidate(exact))
             return Plan(**common, estimate=best, considered=(best,), target=None, work=None)
         pricing = self.pricing(cost)
-        images = self._images(wanted, pricing)
+        images = self._images(wanted, exact, pricing)
         if growing:
             images = [image for image in images if _within(image, wanted)]
         goal = self.target(wanted)
         candidates = list(self._candidates(wanted, images))
         if source is not None:
             candidates = [c for c in candidates if c.id == source] or candidates
-        found = self._estimates(candidates, goal, wanted.exact, pricing)
+        found = self._estimates(candidates, goal, exact, pricing)
         best, work = found[0]
         if best.refused:
             raise exceptions.NothingToCompose(reason=best.refused)
@@ -113,8 +112,8 @@ class PlanService:
         """Whether nothing has come or gone since it was made that could
         change it."""
         wanted = self.goal(plan.request)
-        return wanted.exact is None and plan.basis == _basis(
-            wanted.composite, self._images(wanted, self.pricing(plan.equation)))
+        return self._made(wanted) is None and plan.basis == _basis(
+            wanted.composite, self._images(wanted, None, self.pricing(plan.equation)))
 
     def goal(self, request: Request) -> Goal:
         """:raises NotFound: the composite, or a file set
@@ -131,13 +130,17 @@ class PlanService:
         wanted = recipe(composite.base.disk,
                         [composite.parts[n].id for n in names] + [f.id for f in filesets],
                         answers, self.identity.digest_options())
-        exact = None
-        if request.booted:
-            exact = self.store.find_recipe(booted(wanted), owner=self.owner,
-                                           composite=composite)
-        exact = exact or self.store.find_recipe(wanted, owner=self.owner, composite=composite)
         return Goal(request=request, composite=composite, parts=tuple(names), filesets=filesets,
-                    answers=tuple(answers), recipe=wanted, exact=exact)
+                    answers=tuple(answers), recipe=wanted)
+
+    def _made(self, wanted: Goal) -> Image | None:
+        """The stored image that is it already."""
+        recipes = [booted(wanted.recipe)] if wanted.request.booted else []
+        for each in (*recipes, wanted.recipe):
+            found = self.store.find_recipe(each, owner=self.owner, composite=wanted.composite)
+            if found is not None:
+                return found
+        return None
 
     def fileset(self, name: str) -> Part:
         """:raises NotFound: :raises InvalidInput: it is a part of another kind"""
@@ -170,7 +173,7 @@ class PlanService:
 
     # -- candidates -------------------------------------------------------------------
 
-    def _images(self, wanted: Goal, pricing: Pricing) -> list[Image]:
+    def _images(self, wanted: Goal, made: Image | None, pricing: Pricing) -> list[Image]:
         """Completed images that this project may build on: its own, and public
         ones of the composite's owner; the nearest, where they are many."""
         composite, limit = wanted.composite, self.conf.planning.shortlist
@@ -178,7 +181,7 @@ class PlanService:
         if images is None:
             images = self.store.images(composite=composite.id)
         # The exact one is not ranked: others may be nearer to this host.
-        exact = [] if wanted.exact is None else [wanted.exact]
+        exact = [] if made is None else [made]
         images = [image for image in images if image.id not in {each.id for each in exact} and (
             image.owner == self.owner or (image.public and image.owner == composite.owner))]
         if len(images) <= limit:
