@@ -27,6 +27,7 @@ from splitimage_driver.deliveries import Delivery
 from splitimage_driver.model.composite import Answer
 from splitimage_driver.model.entry import UNDECODABLE
 from splitimage_driver.model.layout import COMPLETE, FAILED, LAYING, Layout
+from splitimage_driver.model.part import FILESET_PREFIX
 from splitimage_driver.model.plan import Request
 from splitimage_driver.nova.request import Wanted
 from splitimage_driver.store.base import Store
@@ -102,7 +103,8 @@ class Laying(msgspec.Struct, frozen=True, kw_only=True):
         parts = {*self.layout.parts, *self.layout.filesets}
         only_units_failed = (self.layout.state == FAILED and bool(self.layout.failed)
                              and not parts & self.layout.failed.keys()
-                             and all("." in name for name in self.layout.failed))
+                             and all("." in name and not name.startswith(FILESET_PREFIX)
+                                     for name in self.layout.failed))
         return self.becomes if only_units_failed else self.had
 
 

@@ -271,6 +271,7 @@ def layout(**fields: Any) -> Laying:
     ({"state": FAILED, "failed": {"php": "no room"}}, HAD),
     ({"state": FAILED, "failed": {"php": "no room", "b.service": "it ended"}}, HAD),
     ({"state": FAILED, "failed": {"b.service": "it ended"}}, BECOMES),
+    ({"state": FAILED, "failed": {"fileset my.page": "no room"}}, HAD),
     ({"state": FAILED, "failed": {laying.STOPPED: ""}}, HAD),
 ])
 def test_what_is_there_for_certain(fields: dict[str, Any], made: Made) -> None:
