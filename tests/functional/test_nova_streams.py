@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -308,6 +309,7 @@ def test_evacuation_waits_for_the_host(two_hosts: NovaCloud, laying: Mini) -> No
     finally:
         compute.put(f"/os-services/{service.id}", json={"forced_down": False},
                     microversion="2.90")
+        time.sleep(1.5)  # in whole seconds that change looks like a sign of life
         first.start()
     laying.reboot(server)
     complete(laying, server)
