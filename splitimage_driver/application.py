@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from splitimage_driver import conf as configuration
-from splitimage_driver import exceptions, launch, store
+from splitimage_driver import exceptions, launch, store, workers
 from splitimage_driver.batches import BatchService
 from splitimage_driver.composites import CompositeService
 from splitimage_driver.launch import accelerator
+from splitimage_driver.model.plan import Request
 from splitimage_driver.servers import Launched, ServerService, Wish
 from splitimage_driver.service import ImageService
 from splitimage_driver.store.base import Servers, Store
@@ -24,6 +26,8 @@ from splitimage_driver.store.base import Servers, Store
 STORE, CLOUD = "SPLITIMAGE_STORE", "OS_CLOUD"
 #: The store driver that a cloud means.
 GLANCE = "glance"
+#: In the store's directory: what is told by those that work in the background.
+BACKGROUND = "background"
 #: openstacksdk's own name for the cloud that the environment describes.
 _UNNAMED = "envvars"
 
@@ -48,6 +52,7 @@ class Application:
         self.conf: Any = configuration.load(files=list(files) if files else None)
         self._driver = GLANCE if cloud or connection else self.conf.store.driver
         self._project, self._connection, self._cloud = project, connection, None
+        self._image_store: str | None = None
         self._servers = servers
         home = Path(os.environ.get(STORE) or self.conf.store.path or _default())
         if self.in_cloud:
@@ -91,6 +96,7 @@ class Application:
                 what=f"--image-store {name}", reason="it names a store of an image service, and "
                 f"this store is {self._driver}")
         self.conf.set_override("store", name, group=GLANCE)
+        self._image_store = name
 
     @functools.cached_property
     def accelerator(self) -> str:
@@ -113,37 +119,64 @@ class Application:
 
     @functools.cached_property
     def batches(self) -> BatchService:
-        return BatchService(self.images.plans, self._again(),
+        return BatchService(self.images.plans, functools.partial(launch_elsewhere, self._again()),
                             parallel=self.conf.launch.max_parallel)
 
-    def _again(self) -> functools.partial[Launched]:
-        """What launches in another process, which has to log in again."""
+    def assemble_later(self, request: Request, recipe: str) -> tuple[int, Path]:
+        """Let a process of its own make and publish a completed image.
+
+        :returns: its id, and where it logs
+        :raises WorkerLost: it did not begin
+        """
+        log = self.path / BACKGROUND / f"{recipe}.log"
+        return workers.background(assemble_elsewhere, self._again(), request, log=log), log
+
+    def _again(self) -> Again:
         login = None
         if self._connection is not None:
             from splitimage_driver.store.glance import http
             login = http.settings(self._connection)
-        return functools.partial(launch_elsewhere, self.path, self._files, self._project,
-                                 self._cloud, login)
+        return Again(self.path, self._files, self._project, self._cloud, login, self._image_store)
 
 
-def launch_elsewhere(path: Path, files: Sequence[str] | None, project: str | None,
-                     cloud: str | None, login: Mapping[str, Any] | None,
-                     tell: Callable[[str | None], Any], wish: Wish,
-                     source: str | None) -> Launched:
-    """One launch of a batch, in a process that has no application yet.
+class Again(NamedTuple):
+    """What an application is built from once more, in a process that has none yet and
+    has to log in itself.
 
-    :param login: of the connection, where there was one
+    :ivar login: of the connection, where there was one
     """
-    connection = None
-    if login is not None:
-        from splitimage_driver.store.glance import http
-        connection = http.connection(login)
-    application = Application(path, files, project, cloud, connection)
-    try:
+
+    path: Path
+    files: Sequence[str] | None
+    project: str | None
+    cloud: str | None
+    login: Mapping[str, Any] | None
+    image_store: str | None
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Application]:
+        connection = None
+        if self.login is not None:
+            from splitimage_driver.store.glance import http
+            connection = http.connection(self.login)
+        application = Application(self.path, self.files, self.project, self.cloud, connection)
+        with contextlib.closing(application):
+            if self.image_store is not None:
+                application.choose_image_store(self.image_store)
+            yield application
+
+
+def launch_elsewhere(again: Again, tell: Callable[[str | None], Any], wish: Wish,
+                     source: str | None) -> Launched:
+    """One launch of a batch."""
+    with again.opened() as application:
         launched = application.servers.launch(wish, source=source, ready=tell)
-    finally:
-        application.close()
     return msgspec.structs.replace(launched, plan=launched.plan.told())
+
+
+def assemble_elsewhere(again: Again, request: Request) -> None:
+    with again.opened() as application, application.images.assembled(request):
+        pass
 
 
 def _default() -> Path:

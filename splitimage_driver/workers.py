@@ -1,4 +1,5 @@
-"""Work in a process of its own, which tells on the way.
+"""Work in a process of its own: one that tells on the way, or one that goes on by
+itself.
 
 A process and not a thread: it can be ended at any moment as a command of its
 own can, with its appliance, its scratch directory and its place in the queue.
@@ -15,6 +16,7 @@ import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,6 +26,8 @@ from splitimage_driver.progress import Event, forward, listening
 
 TOLD, DONE, FAILED = "told", "done", "failed"
 _PROGRESS, _LOG = "progress", "log"
+#: Of what is done in the background: whoever waits for something comes first.
+_NICE = 10
 #: Seconds that a worker has to tidy up when it is told to end.
 _GRACE = 30.0
 _spawning = multiprocessing.get_context("spawn")
@@ -95,6 +99,33 @@ def messages(workers: Collection[Worker]) -> Iterator[tuple[Worker, Message]]:
             yield worker, message
 
 
+def background(work: Callable[..., Any], *args: Any, log: Path) -> int:
+    """Run ``work(*args)`` in a process that goes on when this one has ended, with less
+    priority. Its log lines go to a file, which is there as long as it works, and stays
+    where it failed.
+
+    :param work: a function of a module; all that it is given can be pickled
+    :param log: made with its directory, for its user's eyes only
+    :returns: the id of the process
+    :raises WorkerLost: it did not begin
+    """
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    receiver, sender = _spawning.Pipe(duplex=False)
+    level = logging.getLogger().getEffectiveLevel()
+    process = _spawning.Process(target=_detach, args=(sender, level, work, args, log))
+    process.start()
+    sender.close()
+    try:
+        return int(receiver.recv())
+    except EOFError:
+        process.join()
+        raise exceptions.WorkerLost(what="work in the background",
+                                    status=process.exitcode) from None
+    finally:
+        process.join()
+        receiver.close()
+
+
 # -- in the process -----------------------------------------------------------------
 
 class _Sender:
@@ -143,6 +174,33 @@ def _run(channel: Any, level: int, work: Callable[..., Any], args: tuple[Any, ..
     except Exception as error:
         logging.getLogger(__name__).debug("%s", traceback.format_exc())
         send(FAILED, exceptions.SplitImageError(reason=f"{type(error).__name__}: {error}"))
+
+
+def _detach(channel: Any, level: int, work: Callable[..., Any], args: tuple[Any, ...],
+            log: Path) -> None:
+    if os.fork():
+        os._exit(0)  # the starter waits for this one only
+    os.setsid()
+    os.nice(_NICE)
+    signal.signal(signal.SIGTERM, _end)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    for number, stream in enumerate((os.open(os.devnull, os.O_RDONLY), out, out)):
+        os.dup2(stream, number)
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    channel.send(os.getpid())
+    channel.close()
+    status = 1
+    try:
+        work(*args)
+        log.unlink()
+        status = 0
+    except exceptions.SplitImageError as error:
+        logging.getLogger(__name__).error("%s", error)
+    except BaseException:
+        logging.getLogger(__name__).exception("it ended early")
+    finally:
+        logging.shutdown()
+        os._exit(status)  # the starter's exit handlers are not this one's
 
 
 def _end(number: int, _frame: object) -> None:

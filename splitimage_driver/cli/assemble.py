@@ -19,14 +19,17 @@ class Assemble(base.ShowOne):
     """Make a bootable disk with any parts of a composite.
 
     The stored image that is nearest is completed and published, so that the
-    same request needs no work the next time.
+    same request needs no work the next time. With --background that is left
+    to a process of its own; the file that it logs to is there until it is
+    done, and stays where it failed.
     """
 
     examples = (
         "assemble lamp --part apache --part php -o web.qcow2",
         "assemble lamp --part apache --fileset ./page \\\n"
         "        --on-conflict /var/www/html/index.html=replace -o page.qcow2",
-        "assemble lamp --part apache -o scratch.qcow2 --overlay")
+        "assemble lamp --part apache -o scratch.qcow2 --overlay",
+        "assemble lamp --part apache --background")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         arguments.add_request(parser)
@@ -38,6 +41,9 @@ class Assemble(base.ShowOne):
                                  "once, but it works only as long as that image is kept")
         parser.add_argument("--publish", choices=("assembled", "never"), default="assembled",
                             help="whether to keep the completed image (default: assembled)")
+        parser.add_argument("--background", action="store_true",
+                            help="return at once: a process of its own makes and publishes "
+                                 "the image, and queue list shows it; needs no -o")
         arguments.add_image_store(parser)
         self.parser = parser
 
@@ -49,10 +55,17 @@ class Assemble(base.ShowOne):
         if parsed_args.overlay and (parsed_args.output is None or not publish
                                     or parsed_args.disk_format != output.QCOW2):
             self.parser.error("--overlay goes with -o, qcow2 and a published image")
+        if parsed_args.background and (parsed_args.output is not None or not publish):
+            self.parser.error("--background publishes an image, and nothing else")
         if parsed_args.output is not None:
             output.check(parsed_args.output, force=parsed_args.force)
         arguments.choose_image_store(self.application, parsed_args)
         request = arguments.request(self.application, parsed_args)
+        if parsed_args.background:
+            plan = self.application.images.plan(request)
+            if not plan.exact:
+                pid, log = self.application.assemble_later(request, plan.recipe)
+                return {**views.plan(plan), "pid": pid, "log": str(log)}
         seconds = 0.0
         # The disk is kept for the length of the block.
         with self.application.images.assembled(request, publish=publish) as (plan, done):

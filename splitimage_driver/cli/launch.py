@@ -136,7 +136,7 @@ class Launch(base.Lister):
             errors.say(f"{first.name} lays its parts while it runs",
                        f"{self.program} server wait {first.name}")
         request = launched.plan.request
-        words = ["assemble", request.composite,
+        words = ["assemble", request.composite, "--background",
                  *(word for part in request.parts for word in ("--part", part)),
                  *(word for fileset in request.filesets for word in ("--fileset", fileset)),
                  *(word for answer in request.answers for word in (

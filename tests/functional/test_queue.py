@@ -111,6 +111,30 @@ def test_what_two_have_in_common_is_injected_once(
     assert 2 * BULK <= injected(facts) < 0.7 * before
 
 
+def test_in_the_background(fresh_store: Path) -> None:
+    """The command is over at once; what it left to another process waits in the queue,
+    and is done, or tells why not."""
+    words = ("assemble", smallgold.NAME, "--background", "-f", "json", "--part")
+    config = "[assembly]\nmax_parallel = 1\n"
+    with opened(fresh_store, assembly__max_parallel=1) as application:
+        store: Any = application.store
+        with store.turn("before them"):
+            begun = {part: run(fresh_store, *words, part, config=config) for part in ("web", "db")}
+            until(lambda: len(store.queue()) == 3)
+            items = {item.pid: item for item in store.queue()}
+            for told in begun.values():
+                assert items[told["pid"]].state == "waiting" and Path(told["log"]).exists()
+                assert os.getpriority(os.PRIO_PROCESS, told["pid"]) == 10
+                assert os.getsid(told["pid"]) == told["pid"]
+            store.cancel(items[begun["db"]["pid"]].id)
+            until(lambda: "was cancelled" in Path(begun["db"]["log"]).read_text())
+        until(lambda: not Path(begun["web"]["log"]).exists())
+        [image] = store.images()
+        assert "web" in image.parts
+        assert store.queue() == [] and list(store.check()) == []
+    assert run(fresh_store, *words, "web")["match"] == "exact"
+
+
 @pytest.mark.accept
 def test_each_is_made_from_the_one_before(fresh_store: Path,
                                           record_property: Callable[..., None]) -> None:

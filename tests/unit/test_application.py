@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,7 @@ from unittest import mock
 import pytest
 
 from splitimage_driver import exceptions, store
-from splitimage_driver.application import Application, launch_elsewhere
+from splitimage_driver.application import Application, assemble_elsewhere, launch_elsewhere
 
 
 @pytest.fixture(autouse=True)
@@ -133,8 +135,11 @@ def test_a_store_that_was_opened_is_closed(opened: mock.Mock) -> None:
     closing.assert_called_once_with()
 
 
-def test_a_launch_elsewhere_is_in_the_same_cloud(opened: mock.Mock, tmp_path: Path,
-                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("work", [
+    lambda again: launch_elsewhere(again, mock.Mock(), mock.Mock(), None),
+    lambda again: assemble_elsewhere(again, mock.Mock())])
+def test_work_elsewhere_is_in_the_same_cloud(opened: mock.Mock, work: Callable[..., object],
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process that has only what can be pickled."""
     from splitimage_driver.store.glance import http
     monkeypatch.setattr(http, "settings", lambda made: {"of": made.config.name})
@@ -142,11 +147,12 @@ def test_a_launch_elsewhere_is_in_the_same_cloud(opened: mock.Mock, tmp_path: Pa
     for given in ({"cloud": "one"}, {"connection": connection("one")}):
         opened.reset_mock()
         opened.side_effect = exceptions.CloudUnreachable(where="one", reason="gone")
-        again = application(**given)._again()
+        here = application(**given)
+        here.choose_image_store("fast")
         with pytest.raises(exceptions.CloudUnreachable):
-            again(mock.Mock(), mock.Mock(), None)
+            work(pickle.loads(pickle.dumps(here._again())))  # noqa: S301 (its own)
         [call] = opened.call_args_list
+        assert call.args[0].glance.store == "fast"
         assert call.args[1] == application(cloud="one").path
         told = call.kwargs["cloud"] or call.kwargs["connection"].config.name
         assert told == "one"
-        assert again.func is launch_elsewhere

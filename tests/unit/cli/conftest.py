@@ -53,7 +53,7 @@ def application(tmp_path: Path) -> Any:
         batches=mock.create_autospec(BatchService, instance=True),
         project="default", path=tmp_path, conf=mock.sentinel.conf, opened=[], close=mock.Mock(),
         in_cloud=False,
-        choose_image_store=mock.Mock())
+        choose_image_store=mock.Mock(), assemble_later=mock.Mock())
 
 
 @pytest.fixture

@@ -445,11 +445,34 @@ def test_assemble_publishes_without_a_file(run: Run, application: Any, tmp_path:
 
 @pytest.mark.parametrize("words", [
     ("--publish", "never"), ("--overlay",), ("-o", "x", "--overlay", "--disk-format", "raw"),
-    ("-o", "x", "--overlay", "--publish", "never")])
+    ("-o", "x", "--overlay", "--publish", "never"), ("--background", "-o", "x"),
+    ("--background", "--publish", "never", "-o", "x")])
 def test_assemble_refuses_what_makes_no_sense(words: tuple[str, ...], run: Run,
                                               application: Any) -> None:
     assert run("assemble", "lamp", *words).status == 2
     application.images.assembled.assert_not_called()
+
+
+def test_assemble_in_the_background(run: Run, application: Any, tmp_path: Path) -> None:
+    """What is wrong is told at once; what is there already is shown as ever."""
+    words = ("assemble", "lamp", "--part", "apache", "--background", "-f", "json")
+    request = Request(composite="lamp", parts=("apache",))
+    plan = application.images.plan.return_value = records.plan()
+    application.assemble_later.return_value = 4711, tmp_path / "its.log"
+    found = json.loads(run(*words).out)
+    assert (found["pid"], found["log"]) == (4711, str(tmp_path / "its.log"))
+    application.assemble_later.assert_called_once_with(request, plan.recipe)
+    application.images.plan.side_effect = exceptions.UnknownPart(
+        part="apache", composite="lamp", parts="php")
+    assert run(*words).status == exceptions.UnknownPart.exit_code
+    application.assemble_later.assert_called_once()
+    application.images.assembled.assert_not_called()
+    application.images.plan.side_effect = None
+    application.images.plan.return_value = msgspec.structs.replace(
+        plan, estimate=msgspec.structs.replace(plan.estimate, match="exact"))
+    assembled(application, tmp_path)
+    assert json.loads(run(*words).out)["image_id"] == "aaaaaaaa-0000"
+    application.assemble_later.assert_called_once()
 
 
 def test_assemble_looks_at_its_file_first(run: Run, application: Any, tmp_path: Path) -> None:
@@ -510,7 +533,7 @@ def test_servers_that_lay_their_parts_publish_nothing(run: Run, application: Any
     assert (wish.deliver, wish.complete) == ("stream", True)
     assert json.loads(done.out)[0]["deliver"] == "stream"
     assert "splitimage server wait web" in done.err
-    assert ("for later launches: splitimage assemble lamp --part apache --fileset "
+    assert ("for later launches: splitimage assemble lamp --background --part apache --fileset "
             in done.err)
     assert "--on-conflict '/a b=keep'" in done.err
     application.servers.launch.side_effect = launched
