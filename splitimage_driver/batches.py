@@ -47,11 +47,20 @@ class BatchService:
         self.plans, self.work, self.parallel = plans, work, parallel
 
     def plan(self, wishes: Sequence[Wish]) -> list[BatchStep]:
-        """See :meth:`splitimage_driver.plans.PlanService.batch`."""
-        return self.plans.batch(
-            [msgspec.structs.replace(wish.request, booted=wish.publish == BOOTED)
-             for wish in wishes],
-            parents=[wish.publish == ASSEMBLED and wish.deliver == INJECT for wish in wishes])
+        """See :meth:`splitimage_driver.plans.PlanService.batch`. Servers that lay their
+        parts while they run are made from no other's image; they come first."""
+        streamed = [BatchStep(requests=(number,), source=None, plan=plan, estimate=plan.estimate)
+                    for number, wish in enumerate(wishes) if wish.deliver == STREAM
+                    for plan in [self.plans.plan(wish.request, growing=True)]]
+        order = [number for number, wish in enumerate(wishes) if wish.deliver != STREAM]
+        steps = self.plans.batch(
+            [msgspec.structs.replace(wishes[n].request, booted=wishes[n].publish == BOOTED)
+             for n in order],
+            parents=[wishes[n].publish == ASSEMBLED and wishes[n].deliver == INJECT
+                     for n in order])
+        return streamed + [msgspec.structs.replace(
+            step, requests=tuple(order[n] for n in step.requests),
+            source=None if step.source is None else order[step.source]) for step in steps]
 
     def launch(self, wishes: Sequence[Wish]) -> list[Outcome]:
         """Parents before children, independent ones side by side. Where one
@@ -88,8 +97,8 @@ class _Run:
         return [self.found[number] for number in range(len(self.wishes))]
 
     def _plan(self, numbers: Collection[int]) -> None:
-        """The order of these, from the store as it is now. Servers that lay their
-        parts while they run are made from no other's image."""
+        """The order of these, from the store as it is now; those that lay their parts
+        plan for themselves."""
         streamed = [n for n in numbers if self.wishes[n].deliver == STREAM]
         self.waiting |= dict.fromkeys(streamed)
         order = [n for n in numbers if n not in streamed]

@@ -192,7 +192,7 @@ def _detach(channel: Any, level: int, work: Callable[..., Any], args: tuple[Any,
     status = 1
     try:
         work(*args)
-        log.unlink()
+        log.unlink(missing_ok=True)  # of one that did the same
         status = 0
     except exceptions.SplitImageError as error:
         logging.getLogger(__name__).error("%s", error)

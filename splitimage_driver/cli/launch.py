@@ -112,6 +112,8 @@ class Launch(base.Lister):
             return _rows(self.launched[0])
         service = self.application.batches
         if parsed_args.dry_run:
+            wishes = [msgspec.structs.replace(wish, deliver=STREAM) if self._streamed(wish)
+                      else wish for wish in wishes]
             return views.batch(service.plan(wishes), wishes)
         outcomes = service.launch(wishes)
         # Told below the table of what runs.
@@ -145,10 +147,14 @@ class Launch(base.Lister):
                    f"for later launches: {self.program} {shlex.join(words)}")
 
     def _planned(self, wish: Wish) -> Plan:
-        images = self.application.images
-        return images.plan(
+        return self.application.images.plan(
             msgspec.structs.replace(wish.request, booted=wish.publish == BOOTED),
-            growing=images.deliveries.way(wish.request, wish.deliver) == STREAM)
+            growing=self._streamed(wish))
+
+    def _streamed(self, wish: Wish) -> bool:
+        deliveries = self.application.images.deliveries
+        return (wish.publish != BOOTED
+                and deliveries.way(wish.request, wish.deliver) == STREAM)
 
     def _check(self, parsed: argparse.Namespace) -> None:
         if bool(parsed.batch) == bool(parsed.composite):

@@ -411,6 +411,7 @@ LAUNCHED: tuple[Column, ...] = (
 BATCH = (
     Column("request", lambda r: r["title"]),
     Column("from", lambda r: r["source"]),
+    Column("deliver", lambda r: r["deliver"]),
     Column("match", lambda r: r["estimate"].match),
     Column("cost", lambda r: Amount(r["estimate"].cost, _unit(r["estimate"]))),
     Column("alone", lambda r: Amount(r["plan"].estimate.cost, _unit(r["plan"].estimate))),
@@ -429,10 +430,16 @@ def batch(steps: Iterable[BatchStep], wishes: Sequence[Wish]) -> list[dict[str, 
     def title(number: int) -> str:
         wish = wishes[number]
         return wish.name or "+".join((wish.request.composite, *wish.request.parts))
-    return [{"title": title(step.requests[0]), "plan": step.plan, "estimate": step.estimate,
-             "requests": step.requests, "source": step.estimate.candidate.name
-             if step.source is None else f"request {step.source + 1}: {title(step.source)}"}
-            for step in steps]
+
+    def row(step: BatchStep) -> dict[str, Any]:
+        first = step.requests[0]
+        return {"title": title(first), "plan": step.plan, "estimate": step.estimate,
+                "requests": step.requests,
+                "deliver": STREAM if wishes[first].deliver == STREAM else INJECT,
+                "source": step.estimate.candidate.name if step.source is None
+                else f"request {step.source + 1}: {title(step.source)}"}
+
+    return [row(step) for step in steps]
 
 
 PLANNED = (

@@ -6,6 +6,7 @@ import itertools
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -204,6 +205,19 @@ def test_a_server_that_lays_its_parts_is_made_from_no_other(
     assert set(outcomes) == {"all", "db", "auto", "more"}
     found, _ = launch(world, monkeypatch, (wish("one", "mysql", deliver="stream"),))
     assert found.started == [("one", None)]
+
+
+def test_one_that_lays_its_parts_is_planned_so(world: World) -> None:
+    """It comes first, has nothing in excess, and keeps its number."""
+    world.service().assemble(request("apache", "mysql"))
+    wishes = [wish("web", "apache"), wish("laid", "apache", deliver="stream"),
+              wish("both", "apache", "php")]
+    steps = BatchService(world.service().plans, mock.Mock(), parallel=1).plan(wishes)
+    first, *others = steps
+    assert (first.requests, first.source, first.estimate.excess) == ((1,), None, 0)
+    assert first.estimate.candidate.id == world.lamp.id
+    assert {step.requests for step in others} == {(0,), (2,)}
+    assert [step.source for step in others if step.requests == (2,)] in ([0], [None])
 
 
 def test_a_failed_branch_is_planned_again_without_it(world: World,

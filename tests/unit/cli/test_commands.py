@@ -611,12 +611,17 @@ def test_a_dry_run_only_plans(run: Run, application: Any, batch: Callable[[Any],
     application.batches.plan.return_value = [
         BatchStep(requests=(1,), source=None, plan=records.plan(), estimate=records.NEAREST),
         BatchStep(requests=(0, 2), source=1, plan=records.plan(), estimate=records.NEAREST)]
-    file = batch([{"composite": "lamp"}, {"composite": "wiki", "name": "one"},
+    ways = {"inject": "inject", "auto": "stream"}
+    application.images.deliveries.way.side_effect = lambda _, wish: ways[wish]
+    file = batch([{"composite": "lamp"}, {"composite": "wiki", "name": "one", "deliver": "auto"},
                   {"composite": "lamp"}])
     one, two = json.loads(run("launch", "--batch", file, "--dry-run", "-f", "json").out)
     assert (one["request"], one["from"], one["cost"]) == ("one", "lamp+apache", 2.5)
     assert (two["request"], two["from"], two["requests"]) == (
         "lamp", "request 2: one", ["0", "2"])
+    assert (one["deliver"], two["deliver"]) == ("stream", "inject")
+    [wishes] = application.batches.plan.call_args.args
+    assert [wish.deliver for wish in wishes] == ["inject", "stream", "inject"]
     application.servers.launch.assert_not_called()
     application.batches.launch.assert_not_called()
 
