@@ -68,28 +68,30 @@ def lays(laying: Mini, *parts: str, **more: Any) -> Any:
     return server
 
 
-def planned(laying: Mini, server: Any) -> str:
-    """Id of the last plan that it was given; "": none."""
+def recorded(laying: Mini, server: Any, what: str) -> str:
+    """Of what it was given last, as its host knows it; "": nothing was."""
     record = laying.host(server).disk(server).with_name("splitimage.layout")
-    return str(json.loads(record.read_bytes())["layout"]["id"]) if record.exists() else ""
+    return str(json.loads(record.read_bytes())["layout"][what]) if record.exists() else ""
 
 
 def change(laying: Mini, server: Any, **metadata: str) -> None:
     """Ask for it until the host has seen it."""
     compute: Any = laying.cloud.alpha.compute
-    former, plan = (layout(laying, server), metadata.get("layout")), planned(laying, server)
+    former, plan = (layout(laying, server), metadata.get("layout")), recorded(laying, server, "id")
     compute.set_server_metadata(server.id, **{f"splitimage:{key}": value
                                               for key, value in metadata.items()})
 
     def seen() -> bool:
         laying.cloud.console(server)  # with which the host looks at it
-        return layout(laying, server) not in former or planned(laying, server) != plan
+        return layout(laying, server) not in former or recorded(laying, server, "id") != plan
 
     assert laying.cloud.until(seen), layout(laying, server)
 
 
 def complete(laying: Mini, server: Any) -> None:
     """It is told, the disks are gone, and so are the host's files."""
+    # What was told before may be that something else was complete.
+    assert laying.cloud.until(lambda: recorded(laying, server, "state") == "complete")
     becomes(laying, server, "complete")
     assert given(laying.host(server), server) == {}
     assert laying.cloud.until(lambda: sees(laying, server) == {})
