@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from splitimage_driver.cli import arguments, base, output, views
+from splitimage_driver.cli import arguments, base, output
 from splitimage_driver.cli.columns import Amount
+from splitimage_driver.cli.views import plans, results
 
 if TYPE_CHECKING:
     from splitimage_driver.model.plan import Plan
@@ -65,7 +66,7 @@ class Assemble(base.ShowOne):
             plan = self.application.images.plan(request)
             if not plan.exact:
                 pid, log = self.application.assemble_later(request, plan.recipe)
-                return {**views.plan(plan), "pid": pid, "log": str(log)}
+                return {**plans.plan(plan), "pid": pid, "log": str(log)}
         seconds = 0.0
         # The disk is kept for the length of the block.
         with self.application.images.assembled(request, publish=publish) as (plan, done):
@@ -77,7 +78,7 @@ class Assemble(base.ShowOne):
 
 def _fields(plan: Plan, done: Assembled, written: Path | None,
             seconds: float) -> dict[str, Any]:
-    found = views.assembled(plan, done)
+    found = results.assembled(plan, done)
     if written is not None:
         found |= {"output": str(written), "written in": Amount(seconds)}
     return found

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from splitimage_driver import exceptions
-from splitimage_driver.cli import arguments, base, views
+from splitimage_driver.cli import arguments, base
+from splitimage_driver.cli.views import composites
 
 BASE = "base"
 
@@ -57,7 +58,7 @@ class Capture(base.ShowOne):
         composite = self.application.images.capture(
             parsed_args.name, gold(parsed_args, known), onto=parsed_args.onto,
             renumber=parsed_args.renumber, public=parsed_args.public)
-        return views.composite(composite, self.application.store)
+        return composites.composite(composite, self.application.store)
 
 
 def gold(parsed_args: argparse.Namespace, hardware: Mapping[str, Any]) -> Any:

@@ -113,6 +113,13 @@ class Words(FormattableColumn[list[Any]]):
         return self.separator.join(map(str, self._value))
 
 
+class Counted(Words):
+    """A list that only programs get in full."""
+
+    def human_readable(self) -> str:
+        return str(len(self._value))
+
+
 class Digests(Words):
     """Several of them."""
 
@@ -147,6 +154,20 @@ def _flat(value: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]
         elif not isinstance(inner, (list, tuple)):
             in_bytes = key in _IN_BYTES and isinstance(inner, int)
             yield above + key, size(inner) if in_bytes else str(inner)
+
+
+class Measured(Pairs):
+    """Facts by name: ``..._bytes`` and ``..._seconds`` say their unit."""
+
+    def human_readable(self) -> str:
+        return "\n".join(f"{name.rpartition('_')[0] or name}: {_with_unit(name, value)}"
+                         for name, value in self._value.items())
+
+
+def _with_unit(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return Size(int(value)).human_readable()
+    return Amount(value, "s" if name.endswith("_seconds") else "").human_readable().strip()
 
 
 def some(items: Sequence[Any]) -> str:

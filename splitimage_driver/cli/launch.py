@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from splitimage_driver import exceptions
-from splitimage_driver.cli import arguments, base, batch, errors, views
+from splitimage_driver.cli import arguments, base, batch, errors
 from splitimage_driver.cli.columns import Column
+from splitimage_driver.cli.views import plans, results
 from splitimage_driver.model.composite import answered
 from splitimage_driver.model.delivery import INJECT, STREAM, WAYS
 
@@ -53,7 +54,7 @@ class Launch(base.Lister):
         "launch lamp --part apache --fileset ./page --count 3 --port 22 \\\n"
         "        --on-conflict /var/www/html/index.html=replace",
         "launch --batch requests.json --dry-run")
-    columns: Sequence[Column] = views.LAUNCHED
+    columns: Sequence[Column] = results.LAUNCHED
     failures: Sequence[exceptions.SplitImageError] = ()
     launched: Sequence[Launched] = ()
 
@@ -98,7 +99,7 @@ class Launch(base.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         if parsed_args.dry_run:
-            self.columns = views.BATCH if parsed_args.batch else views.PLANNED
+            self.columns = plans.BATCH if parsed_args.batch else plans.PLANNED
         return super().take_action(parsed_args)
 
     def records(self, parsed_args: argparse.Namespace) -> Iterable[Any]:
@@ -114,7 +115,7 @@ class Launch(base.Lister):
         if parsed_args.dry_run:
             wishes = [msgspec.structs.replace(wish, deliver=STREAM) if self._streamed(wish)
                       else wish for wish in wishes]
-            return views.batch(service.plan(wishes), wishes)
+            return plans.batch(service.plan(wishes), wishes)
         outcomes = service.launch(wishes)
         # Told below the table of what runs.
         self.failures = [outcome.error for outcome in outcomes if outcome.error is not None]

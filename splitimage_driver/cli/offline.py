@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from splitimage_driver import exceptions
 from splitimage_driver.cli.arguments import seconds, whole
 from splitimage_driver.cli.columns import Amount, Column, Listing, Words, some
-from splitimage_driver.cli.views import lost
+from splitimage_driver.cli.views.plans import lost
 
 if TYPE_CHECKING:
     from splitimage_driver.model.catalog import FileSet

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from splitimage_driver.cli import arguments, base, offline, views
+from splitimage_driver.cli import arguments, base, offline
+from splitimage_driver.cli.views import plans
 
 #: With --history.
 _LAUNCHES = 20
@@ -54,14 +55,14 @@ class Plan(base.ShowOne):
         if offline.check(parsed_args, self.parser):
             return offline.fields(parsed_args)
         if parsed_args.history:
-            return {"history": views.history(self.application.store.history(
+            return {"history": plans.history(self.application.store.history(
                 "launch", limit=parsed_args.limit or _LAUNCHES))}
         arguments.one_each(parsed_args.answers, self.parser)
         plan = self.application.images.plan(
             arguments.request(self.application, parsed_args), explain=parsed_args.explain,
             cost=parsed_args.cost, top=parsed_args.top or offline.TOP)
-        found = views.plan(plan)
+        found = plans.plan(plan)
         if parsed_args.explain:
-            found["considered"] = views.considered(plan)
-            found["rates"] = views.rates(plan.rates)
+            found["considered"] = plans.considered(plan)
+            found["rates"] = plans.rates(plan.rates)
         return found

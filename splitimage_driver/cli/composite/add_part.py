@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from splitimage_driver.cli import base, lookup, views
+from splitimage_driver.cli import base, lookup
+from splitimage_driver.cli.views import composites
 
 
 class AddPart(base.ShowOne):
@@ -31,4 +32,4 @@ class AddPart(base.ShowOne):
         changed = self.application.composites.add_part(
             parsed_args.composite, part.id, name=parsed_args.name or part.name,
             requires=parsed_args.requires)
-        return views.composite(changed, self.application.store)
+        return composites.composite(changed, self.application.store)

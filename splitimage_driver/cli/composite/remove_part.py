@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from splitimage_driver.cli import base, views
+from splitimage_driver.cli import base
+from splitimage_driver.cli.views import composites
 
 
 class RemovePart(base.ShowOne):
@@ -25,4 +26,4 @@ class RemovePart(base.ShowOne):
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
         changed = self.application.composites.remove_part(
             parsed_args.composite, parsed_args.name)
-        return views.composite(changed, self.application.store)
+        return composites.composite(changed, self.application.store)

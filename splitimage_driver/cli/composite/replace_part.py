@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from splitimage_driver.cli import base, lookup, views
+from splitimage_driver.cli import base, lookup
+from splitimage_driver.cli.views import composites
 
 
 class ReplacePart(base.ShowOne):
@@ -27,4 +28,4 @@ class ReplacePart(base.ShowOne):
         part = lookup.part(self.application, parsed_args.part)
         changed = self.application.composites.replace_part(
             parsed_args.composite, parsed_args.name, part.id)
-        return views.composite(changed, self.application.store)
+        return composites.composite(changed, self.application.store)

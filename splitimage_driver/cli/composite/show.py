@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from splitimage_driver.cli import base, lookup, views
+from splitimage_driver.cli import base, lookup
+from splitimage_driver.cli.views import composites
 
 
 class ShowComposite(base.ShowOne):
@@ -23,5 +24,5 @@ class ShowComposite(base.ShowOne):
         parser.add_argument("--all", action="store_true", help="list dependency parts too")
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        return views.composite(lookup.composite(self.application, parsed_args.composite),
+        return composites.composite(lookup.composite(self.application, parsed_args.composite),
                                self.application.store, hidden=parsed_args.all)

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from splitimage_driver.cli import base, lookup, views
+from splitimage_driver.cli import base, lookup
 from splitimage_driver.cli.columns import Column
+from splitimage_driver.cli.views import composites
 
 
 class ListConflicts(base.Lister):
@@ -17,7 +18,7 @@ class ListConflicts(base.Lister):
     """
 
     examples = ("conflict list", "conflict list lamp")
-    columns = (Column("composite", lambda c: c["composite"]), *views.CONFLICTS)
+    columns = (Column("composite", lambda c: c["composite"]), *composites.CONFLICTS)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("composite", metavar="COMPOSITE", nargs="?",
@@ -29,4 +30,4 @@ class ListConflicts(base.Lister):
                  if parsed_args.composite else
                  [c for c in application.store.composites() if c.owner == application.project])
         return [{"composite": c.name, **conflict} for c in found
-                for conflict in views.conflicts(c)]
+                for conflict in composites.conflicts(c)]

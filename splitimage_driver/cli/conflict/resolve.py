@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from splitimage_driver import exceptions
-from splitimage_driver.cli import base, views
+from splitimage_driver.cli import base
+from splitimage_driver.cli.views import composites
 from splitimage_driver.model.composite import ACTIONS
 
 _LIMIT = 4 << 20
@@ -27,7 +28,7 @@ class ResolveConflict(base.Lister):
 
     examples = ("conflict resolve lamp /etc/motd replace --part apache",
                 "conflict resolve lamp /etc/motd file --file ./motd")
-    columns = views.CONFLICTS
+    columns = composites.CONFLICTS
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("composite", metavar="COMPOSITE", help="its name or id")
@@ -47,7 +48,7 @@ class ResolveConflict(base.Lister):
         changed = self.application.composites.resolve(
             parsed_args.composite, parsed_args.path, parsed_args.action, part=parsed_args.part,
             content=content)
-        return views.conflicts(changed)
+        return composites.conflicts(changed)
 
 
 def _content(path: Path) -> bytes:

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from splitimage_driver.cli import base, lookup, views
+from splitimage_driver.cli import base, lookup
+from splitimage_driver.cli.views import composites, images
 
 
 class ListImages(base.Lister):
@@ -14,7 +15,7 @@ class ListImages(base.Lister):
 
     examples = ("image list", "image list --composite lamp --long",
                 "image list -f value -c id")
-    columns = views.IMAGES
+    columns = images.IMAGES
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--composite", metavar="COMPOSITE",
@@ -24,6 +25,6 @@ class ListImages(base.Lister):
         application = self.application
         composite = (lookup.composite(application, parsed_args.composite).id
                      if parsed_args.composite else None)
-        return views.with_composites(
+        return composites.with_composites(
             application.store.images(composite=composite, owner=application.project),
             application.store)

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from splitimage_driver.cli import arguments, base, views
+from splitimage_driver.cli import arguments, base
+from splitimage_driver.cli.views import composites, images
 
 
 class PruneImages(base.Lister):
@@ -17,7 +18,7 @@ class PruneImages(base.Lister):
     """
 
     examples = ("image prune", "image prune --max-count 10")
-    columns = views.IMAGES
+    columns = images.IMAGES
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--max-age", type=arguments.seconds, metavar="SECONDS",
@@ -29,6 +30,6 @@ class PruneImages(base.Lister):
 
     def records(self, parsed_args: argparse.Namespace) -> Iterable[Any]:
         store = self.application.store
-        return views.with_composites(store.prune_images(
+        return composites.with_composites(store.prune_images(
             owner=self.application.project, max_age=parsed_args.max_age,
             max_count=parsed_args.max_count, max_bytes=parsed_args.max_bytes), store)

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from splitimage_driver.cli import base, lookup, views
+from splitimage_driver.cli import base, lookup
+from splitimage_driver.cli.views import images
 
 
 class ShowImage(base.ShowOne):
@@ -18,5 +19,5 @@ class ShowImage(base.ShowOne):
         parser.add_argument("image", metavar="IMAGE", help="its name or id")
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        return views.image(lookup.image(self.application, parsed_args.image),
+        return images.image(lookup.image(self.application, parsed_args.image),
                            self.application.store)

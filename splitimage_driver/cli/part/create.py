@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from splitimage_driver.cli import arguments, base, views
+from splitimage_driver.cli import arguments, base
+from splitimage_driver.cli.views import parts
 
 
 class CreatePart(base.ShowOne):
@@ -33,5 +34,5 @@ class CreatePart(base.ShowOne):
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
         arguments.choose_image_store(self.application, parsed_args)
-        return views.part(self.application.images.create_part(
+        return parts.part(self.application.images.create_part(
             parsed_args.name, parsed_args.source, allow_setuid=parsed_args.allow_setuid))

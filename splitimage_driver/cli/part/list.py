@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from splitimage_driver.cli import base, views
+from splitimage_driver.cli import base
+from splitimage_driver.cli.views import parts
 from splitimage_driver.model.part import DEPENDENCY, RESTORE
 
 
@@ -17,7 +18,7 @@ class ListParts(base.Lister):
     """
 
     examples = ("part list", "part list --all --long")
-    columns = views.PARTS
+    columns = parts.PARTS
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--all", action="store_true", help="list all kinds")

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from splitimage_driver.cli import base, lookup, views
+from splitimage_driver.cli import base, lookup
 from splitimage_driver.cli.columns import Column, Listing, Size
+from splitimage_driver.cli.views import parts
 from splitimage_driver.model.entry import text
 from splitimage_driver.model.part import PartManifest
 
@@ -32,7 +33,7 @@ class ShowPart(base.ShowOne):
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
         part = lookup.part(self.application, parsed_args.part)
-        found = views.part(part)
+        found = parts.part(part)
         if parsed_args.files:
             manifest = self.application.store.part_manifest(part.id)
             found["contents"] = Listing("files", _FILES, _files(manifest))

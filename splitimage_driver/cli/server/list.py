@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from splitimage_driver.cli import base, views
+from splitimage_driver.cli import base
+from splitimage_driver.cli.views import composites, servers
 
 
 class ListServers(base.Lister):
@@ -17,7 +18,7 @@ class ListServers(base.Lister):
     """
 
     examples = ("server list", "server list --long")
-    columns = views.SERVERS
+    columns = servers.SERVERS
 
     def records(self, parsed_args: argparse.Namespace) -> Iterable[Any]:
-        return views.with_composites(self.application.servers.list(), self.application.store)
+        return composites.with_composites(self.application.servers.list(), self.application.store)

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from splitimage_driver.cli import base, views
+from splitimage_driver.cli import base
+from splitimage_driver.cli.views import servers
 
 
 class ShowServer(base.ShowOne):
@@ -18,5 +19,5 @@ class ShowServer(base.ShowOne):
         parser.add_argument("server", metavar="SERVER", help="its name or id")
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
-        return views.server(self.application.servers.show(parsed_args.server),
+        return servers.server(self.application.servers.show(parsed_args.server),
                             self.application.store)

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
-from splitimage_driver.cli import base, views
+from splitimage_driver.cli import base
+from splitimage_driver.cli.views import plans
 
 
 class ShowWeights(base.Lister):
@@ -20,7 +21,7 @@ class ShowWeights(base.Lister):
     """
 
     examples = ("weights show", "weights show --weights adaptive --long")
-    columns = views.QUANTITIES
+    columns = plans.QUANTITIES
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--weights", metavar="NAME",

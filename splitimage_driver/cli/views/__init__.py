@@ -1,0 +1,1 @@
+"""Records as people and programs see them: which columns and fields there are."""
