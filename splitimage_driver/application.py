@@ -126,7 +126,7 @@ class Application:
         """Let a process of its own make and publish a completed image.
 
         :returns: its id, and where it logs
-        :raises WorkerLost: it did not begin
+        :raises ToolFailed: it did not begin
         """
         log = self.path / BACKGROUND / f"{recipe}.log"
         return workers.background(assemble_elsewhere, self._again(), request, log=log), log

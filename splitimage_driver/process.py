@@ -2,10 +2,10 @@
 
 Every child runs in a process group of its own, with ``LC_ALL=C``, and dies
 with the thread that started it, even when that is killed with SIGKILL
-(``PR_SET_PDEATHSIG``). A child that shall outlive the command has to
-daemonise itself (``qemu -daemonize``): the signal is not inherited. Because
-the kernel binds it to the starting *thread*, use a child in the thread that
-opened it.
+(``PR_SET_PDEATHSIG``). A child that shall outlive the command is started by
+:func:`leave`, or daemonises itself (``qemu -daemonize``): the signal is not
+inherited. Because the kernel binds it to the starting *thread*, use a child in
+the thread that opened it.
 
 Stdin is /dev/null unless something is sent, so that no tool can wait for a
 terminal.
@@ -91,6 +91,31 @@ def run(argv: Argv, *, input: bytes | None = None, timeout: float | None = None,
     if child.returncode not in ok:
         raise _failure(argv, child.returncode, err)
     return subprocess.CompletedProcess([os.fspath(a) for a in argv], child.returncode, out, err)
+
+
+def leave(argv: Argv, *, input: bytes, output: Path, env: Mapping[str, str]) -> int:
+    """Start a tool that goes on when this process has ended, in a session of its own.
+
+    :param input: sent to its stdin: what fits into a pipe
+    :param output: file for its stdout and stderr, made anew, for its user only
+    :param env: added to this process's environment
+    :returns: its process id
+    :raises ToolMissing: it is not installed
+    :raises ToolFailed: it cannot be started
+    """
+    try:
+        log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with open(log, "wb") as stream:
+            child = subprocess.Popen(  # noqa: S603 - a list of words, no shell
+                [find(os.fspath(argv[0])), *argv[1:]], stdin=subprocess.PIPE, stdout=stream,
+                stderr=stream, env={**os.environ, **env}, start_new_session=True)
+        with cast(BinaryIO, child.stdin) as stdin:
+            stdin.write(input)
+    except (OSError, ValueError) as error:
+        raise exceptions.ToolFailed(tool=_name(argv), status="not started",
+                                    reason=str(error)) from error
+    child.returncode = 0  # nobody here waits for it
+    return child.pid
 
 
 @contextlib.contextmanager

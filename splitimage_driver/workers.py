@@ -11,7 +11,9 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator
@@ -21,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from splitimage_driver import exceptions
+from splitimage_driver import exceptions, process
 from splitimage_driver.progress import Event, forward, listening
 
 TOLD, DONE, FAILED = "told", "done", "failed"
@@ -107,23 +109,13 @@ def background(work: Callable[..., Any], *args: Any, log: Path) -> int:
     :param work: a function of a module; all that it is given can be pickled
     :param log: made with its directory, for its user's eyes only
     :returns: the id of the process
-    :raises WorkerLost: it did not begin
+    :raises ToolFailed: it could not be started
     """
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    receiver, sender = _spawning.Pipe(duplex=False)
-    level = logging.getLogger().getEffectiveLevel()
-    process = _spawning.Process(target=_detach, args=(sender, level, work, args, log))
-    process.start()
-    sender.close()
-    try:
-        return int(receiver.recv())
-    except EOFError:
-        process.join()
-        raise exceptions.WorkerLost(what="work in the background",
-                                    status=process.exitcode) from None
-    finally:
-        process.join()
-        receiver.close()
+    said = pickle.dumps((logging.getLogger().getEffectiveLevel(), log, work, args))
+    # Not the directory that the user happens to be in.
+    return process.leave([sys.executable, "-c", f"import {__name__} as w; w._alone()"],
+                         input=said, output=log, env={"PYTHONSAFEPATH": "1"})
 
 
 # -- in the process -----------------------------------------------------------------
@@ -176,31 +168,18 @@ def _run(channel: Any, level: int, work: Callable[..., Any], args: tuple[Any, ..
         send(FAILED, exceptions.SplitImageError(reason=f"{type(error).__name__}: {error}"))
 
 
-def _detach(channel: Any, level: int, work: Callable[..., Any], args: tuple[Any, ...],
-            log: Path) -> None:
-    if os.fork():
-        os._exit(0)  # the starter waits for this one only
-    os.setsid()
-    os.nice(_NICE)
+def _alone() -> None:
+    """What a process in the background does."""
     signal.signal(signal.SIGTERM, _end)
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    for number, stream in enumerate((os.open(os.devnull, os.O_RDONLY), out, out)):
-        os.dup2(stream, number)
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    channel.send(os.getpid())
-    channel.close()
-    status = 1
+    os.nice(_NICE)
+    level, log, work, args = pickle.load(sys.stdin.buffer)  # noqa: S301 (from its starter)
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
     try:
         work(*args)
-        log.unlink(missing_ok=True)  # of one that did the same
-        status = 0
     except exceptions.SplitImageError as error:
         logging.getLogger(__name__).error("%s", error)
-    except BaseException:
-        logging.getLogger(__name__).exception("it ended early")
-    finally:
-        logging.shutdown()
-        os._exit(status)  # the starter's exit handlers are not this one's
+        raise SystemExit(error.exit_code) from None
+    log.unlink(missing_ok=True)  # of one that did the same
 
 
 def _end(number: int, _frame: object) -> None:

@@ -118,8 +118,10 @@ def test_in_the_background(fresh_store: Path) -> None:
     config = "[assembly]\nmax_parallel = 1\n"
     with opened(fresh_store, assembly__max_parallel=1) as application:
         store: Any = application.store
-        with store.turn("before them"):
-            begun = {part: run(fresh_store, *words, part, config=config) for part in ("web", "db")}
+        with contextlib.ExitStack() as kept, store.turn("before them"):
+            # Each command's configuration stays with it.
+            begun = {part: kept.enter_context(Child(
+                fresh_store, *words, part, config=config)).success() for part in ("web", "db")}
             until(lambda: len(store.queue()) == 3)
             items = {item.pid: item for item in store.queue()}
             for told in begun.values():
