@@ -28,6 +28,8 @@ STORE, CLOUD = "SPLITIMAGE_STORE", "OS_CLOUD"
 GLANCE = "glance"
 #: In the store's directory: what is told by those that work in the background.
 BACKGROUND = "background"
+#: Digits of a recipe in the name of its log.
+_SHORT = 12
 #: openstacksdk's own name for the cloud that the environment describes.
 _UNNAMED = "envvars"
 
@@ -128,7 +130,7 @@ class Application:
         :returns: its id, and where it logs
         :raises ToolFailed: it did not begin
         """
-        log = self.path / BACKGROUND / f"{recipe}.log"
+        log = self.path / BACKGROUND / f"{recipe[:_SHORT]}.log"
         return workers.background(assemble_elsewhere, self._again(), request, log=log), log
 
     def _again(self) -> Again:
