@@ -68,12 +68,16 @@ class Memory:
                 return dict(told["tests"])
         return {}
 
-    def keep(self, names: Iterable[str]) -> None:
-        """What is known of these tests; another run may keep others."""
+    def keep(self, names: Iterable[str], *, ran: bool = True) -> None:
+        """What is known of these tests; another run may keep others.
+
+        :param ran: here; else what another run knows of one of them counts
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self.tests = self._kept() | {name: self.tests[name] for name in names}
+            mine, others = {name: self.tests[name] for name in names}, self._kept()
+            self.tests = others | mine if ran else mine | others
             beside = self.path.with_suffix(".new")
             beside.write_text(json.dumps({"sources": self.state, "tests": self.tests}, indent=1))
             beside.replace(self.path)
@@ -97,7 +101,8 @@ class Selection:
                             == self.topic})
             if lines:
                 tests[item.nodeid] = tests.get(item.nodeid, {"outcome": ""}) | {"lines": lines}
-        self.memory.keep([item.nodeid for item in items if item.nodeid in tests])
+        self.memory.keep([item.nodeid for item in items if item.nodeid in tests], ran=False)
+        tests = self.memory.tests
         yield
         chosen = [item for item in items
                   if tests.get(item.nodeid, {}).get("outcome", "passed") != "passed"]

@@ -54,6 +54,18 @@ def test_memory_holds_for_the_same_sources_only(tmp_path: Path) -> None:
     assert set(other.tests) == set(accept.Memory(path, "state").tests) == {"one", "two"}
 
 
+def test_a_run_that_begins_takes_nothing_back_that_another_one_showed(tmp_path: Path) -> None:
+    path = tmp_path / "topic.json"
+    memory_of(path, one="").keep(["one"])
+    begins = accept.Memory(path, "state")
+    memory_of(path, one="passed").keep(["one"])
+    begins.tests["two"] = {"outcome": ""}
+    begins.keep(["one", "two"], ran=False)
+    assert {name: test["outcome"] for name, test in accept.Memory(path, "state").tests.items()} == {
+        "one": "passed", "two": ""}
+    assert begins.tests["one"]["outcome"] == "passed"
+
+
 def test_a_line_without_a_test_spoils_the_result(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accept.subprocess, "run",
