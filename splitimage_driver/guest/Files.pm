@@ -244,15 +244,15 @@ sub commit {
     die "stopped\n" if $self->{stopped}->();
     # The contents and the journal's lines about them, in one go.
     $self->{journal}->note(map { [$_->{what} eq 'keep' ? 'k' : 'w', $_->{path}] } @$ready);
-    sync_all($self->{journal}{handle}, map { $around{$_} } grep { $_ ne $self->{journal}{device} }
-             keys %around);
+    Kernel::sync_all($self->{journal}{handle},
+                     map { $around{$_} } grep { $_ ne $self->{journal}{device} } keys %around);
     my @kept;
     for my $item (grep { $_->{what} ne 'keep' } @$ready) {
         my $name = Tree::at($item->{path});
         push @kept, $item->{path} unless place($item, $name) || already($item, $name);
     }
     $self->{journal}->add(map { ['k', $_] } @kept);
-    sync_all(values %around);
+    Kernel::sync_all(values %around);
     $self->{journal}->add(['d', $chunk->{number}]);
     return;
 }
@@ -293,11 +293,6 @@ sub already {
     return 1 unless defined $entry && $entry->{type} eq 'l';
     $item->{state} = $state;
     return place($item, $name);
-}
-
-sub sync_all {
-    for my $handle (@_) { Kernel::sync_around($handle) or die "sync: $!\n" }
-    return;
 }
 
 1;

@@ -128,6 +128,12 @@ sub sync_around {
     return syscall($number->{syncfs}, fileno $handle) == 0;
 }
 
+# All of them; dies with the reason.
+sub sync_all {
+    for my $handle (@_) { sync_around($handle) or die "sync: $!\n" }
+    return;
+}
+
 # Of the file system at a directory: block size, free bytes, free inodes
 # (undef where it does not count them), and all bytes.
 sub room {

@@ -159,7 +159,7 @@ sub directories {
         my $state = Kernel::state_of('.');
         $around{ $state->{dev} } //= Tree::handle() if $state;
     }
-    Files::sync_all(values %around);
+    Kernel::sync_all(values %around);
     $journal->add(@facts);
     Tree::leave();
     return;
