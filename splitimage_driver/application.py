@@ -54,7 +54,6 @@ class Application:
         self.conf: Any = configuration.load(files=list(files) if files else None)
         self._driver = GLANCE if cloud or connection else self.conf.store.driver
         self._project, self._connection, self._cloud = project, connection, None
-        self._image_store: str | None = None
         self._servers = servers
         home = Path(os.environ.get(STORE) or self.conf.store.path or _default())
         if self.in_cloud:
@@ -98,7 +97,6 @@ class Application:
                 what=f"--image-store {name}", reason="it names a store of an image service, and "
                 f"this store is {self._driver}")
         self.conf.set_override("store", name, group=GLANCE)
-        self._image_store = name
 
     @functools.cached_property
     def accelerator(self) -> str:
@@ -138,7 +136,8 @@ class Application:
         if self._connection is not None:
             from splitimage_driver.store.glance import http
             login = http.settings(self._connection)
-        return Again(self.path, self._files, self._project, self._cloud, login, self._image_store)
+        return Again(self.path, self._files, self._project, self._cloud, login,
+                     self.conf.glance.store if self.in_cloud else None)
 
 
 class Again(NamedTuple):
@@ -146,6 +145,7 @@ class Again(NamedTuple):
     has to log in itself.
 
     :ivar login: of the connection, where there was one
+    :ivar image_store: in a cloud, the one that new parts go to, if it was chosen
     """
 
     path: Path
@@ -163,7 +163,7 @@ class Again(NamedTuple):
             connection = http.connection(self.login)
         application = Application(self.path, self.files, self.project, self.cloud, connection)
         with contextlib.closing(application):
-            if self.image_store is not None:
+            if self.image_store:
                 application.choose_image_store(self.image_store)
             yield application
 

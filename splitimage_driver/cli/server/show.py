@@ -20,4 +20,4 @@ class ShowServer(base.ShowOne):
 
     def fields(self, parsed_args: argparse.Namespace) -> Mapping[str, Any]:
         return servers.server(self.application.servers.show(parsed_args.server),
-                            self.application.store)
+                              self.application.store)
