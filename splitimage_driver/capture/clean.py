@@ -10,7 +10,7 @@ import msgspec
 
 from splitimage_driver import guest
 from splitimage_driver.capture.identity import EMPTY, REMOVE, Identity
-from splitimage_driver.model.entry import FILE, FileEntry, parents
+from splitimage_driver.model.entry import FILE, FileEntry, directories
 from splitimage_driver.model.manifest import Manifest
 
 
@@ -71,7 +71,7 @@ def without_own_directories(tree: Manifest, known: Manifest, identity: Identity)
     :param tree: cleaned
     :param known: the tree that the machine booted with
     """
-    used = {above for e in tree if not e.is_dir for above in parents(e.path)}
+    used = directories(e.path for e in tree if not e.is_dir)
     return Manifest(
         e for e in tree if not e.is_dir or e.path in used or e.path in known
         or (rule := identity.rule(e.path)) is None or rule.action != REMOVE)

@@ -156,9 +156,10 @@ class _Packages:
     def _place_directories(self, directories: Sequence[FileEntry]) -> None:
         """Directories of no package: the base's where the base has something
         in them; otherwise they come with what lies in them, as parents."""
-        used = {above for path in self.kept for above in entries.parents(path)}
-        held = {above for part in (*self.draft.software, *self.draft.packages, self.draft.rest)
-                for _, e in self.draft.entries(part) for above in entries.parents(e.path)}
+        used = entries.directories(self.kept)
+        held = entries.directories(
+            e.path for part in (*self.draft.software, *self.draft.packages, self.draft.rest)
+            for _, e in self.draft.entries(part))
         for e in directories:
             if e.path in used or _OS.match(e.path):
                 self.kept[e.path] = e
@@ -173,7 +174,7 @@ class _Packages:
         something in all the same: no log of theirs, which goes."""
         stays = [e.path for e in self.kept.values() if e.is_dir
                  or (rule := self.identity.rule(e.path)) is None or rule.action != REMOVE]
-        for above in {above for path in stays for above in entries.parents(path)}:
+        for above in entries.directories(stays):
             if above in self.state.manifest:
                 self.kept.setdefault(above, self.state.manifest.by_path[above])
 

@@ -7,20 +7,6 @@ use POSIX ();
 # Where no systemd runs (a chroot), nothing is started.
 sub running { return -d '/run/systemd/system' }
 
-# Lets everything else go first until the login prompt is up. That raises this
-# process again (splitimage-layout-raise.service), or has done so already.
-sub be_last {
-    return if booted();
-    finish(begin('chrt', '--idle', '--pid', '0', $$));
-    finish(begin('ionice', '-c', '3', '-p', $$));
-    return unless booted();
-    finish(begin('chrt', '--other', '--pid', '0', $$));
-    finish(begin('ionice', '-c', '2', '-n', '4', '-p', $$));
-    return;
-}
-
-sub booted { return finish(begin('systemctl', 'is-active', 'multi-user.target')) eq '' }
-
 # Makes a group's software known to the system and starts its units. $says is
 # called with (unit, 'started' or 'failed', reason).
 sub start {

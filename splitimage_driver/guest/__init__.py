@@ -40,13 +40,13 @@ FIRST_BOOT: tuple[Place, ...] = (
 #: The perl programs that carry out a plan, their units, and the rule that
 #: starts them when a plan's disk is attached.
 LAYING: tuple[Place, ...] = (
-    *_places(_PROGRAMS, 0o755, "layout", "raise"),
+    *_places(_PROGRAMS, 0o755, "layout"),
     *_places(_PROGRAMS, 0o644, *(f"{name}.pm" for name in (
         "Alternatives", "Disks", "Files", "Journal", "Kernel", "Layout", "Locks", "Objects",
         "Parts", "Plan", "Report", "Room", "Rows", "Services", "Shared", "State", "Tree",
         "Workers"))),
-    *_places(_UNITS, 0o644, "splitimage-layout.service", "splitimage-layout-raise.service"),
-    *_places("usr/lib/udev/rules.d", 0o644, "90-splitimage.rules"))
+    *_places(_UNITS, 0o644, "splitimage-layout.service"),
+    *_places("usr/lib/udev/rules.d", 0o644, "55-splitimage.rules"))
 #: What a layout needs, each in one of its places.
 _NEEDS = ((b"usr/bin/perl",), (b"usr/bin/udevadm", b"bin/udevadm", b"usr/sbin/udevadm"))
 _LINK = b"etc/systemd/system/sysinit.target.wants/" + _UNIT

@@ -13,6 +13,7 @@ from splitimage_driver import exceptions
 from splitimage_driver.assembly import disks as images
 from splitimage_driver.launch import accelerator as accelerators
 from splitimage_driver.launch.base import Disk
+from splitimage_driver.model import layout
 from splitimage_driver.model.server import Server
 
 #: Name of the disk's node, by which the monitor knows it.
@@ -105,7 +106,7 @@ def node(disk: Disk) -> dict[str, Any]:
 def device(serial: str) -> dict[str, str]:
     """A further disk, as the monitor's ``device_add`` has it."""
     return {"driver": "scsi-hd", "id": serial, "bus": f"{CONTROLLER}.0", "drive": serial,
-            "serial": serial}
+            "serial": serial, "product": layout.model(serial)}
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import msgspec
 
@@ -80,6 +81,17 @@ def parents(path: bytes) -> list[bytes]:
     """The directories above ``path``, outermost first, without the root."""
     pieces = path.split(b"/")[:-1]
     return [b"/".join(pieces[:n]) for n in range(1, len(pieces) + 1)]
+
+
+def directories(paths: Iterable[bytes]) -> set[bytes]:
+    """All directories above any of the paths, without the root."""
+    found = {b""}
+    for path in paths:
+        above = parent(path)
+        while above not in found:
+            found.add(above)
+            above = parent(above)
+    return found - {b""}
 
 
 def parent(path: bytes) -> bytes:

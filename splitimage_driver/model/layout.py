@@ -13,6 +13,9 @@ REFUSE = "refuse"
 #: that a serial number of a virtio disk can have.
 ID_DIGITS = 12
 PLAN_PREFIX, PART_PREFIX = "si-plan-", "si-"
+#: Names of models, in the 16 bytes that a SCSI disk has for one: udev knows the
+#: disks by them before it has looked into any (guest/55-splitimage.rules).
+PLAN_MODEL, PART_MODEL = "splitimage-plan", "splitimage-part"
 _PART_DIGITS = 17
 
 
@@ -27,6 +30,11 @@ def part_serial(blob: str) -> str:
     :param blob: its sha256 in hexadecimal
     """
     return PART_PREFIX + blob[:_PART_DIGITS]
+
+
+def model(serial: str) -> str:
+    """What a disk with that serial number is, as its model says."""
+    return PLAN_MODEL if serial.startswith(PLAN_PREFIX) else PART_MODEL
 
 
 class PartDisk(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from nova import exception
 from nova.virt.libvirt import config as vconfig
 from oslo_log import log as logging
 
-from splitimage_driver.model.layout import PART_PREFIX, PLAN_PREFIX
+from splitimage_driver.model.layout import PART_PREFIX, PLAN_PREFIX, model
 
 LOG = logging.getLogger(__name__)
 _MODEL = "virtio-scsi"
@@ -37,6 +37,7 @@ class SharedDisk(vconfig.LibvirtConfigGuestDisk):
     def format_dom(self) -> Any:
         dom = super().format_dom()
         dom.find("source").append(self._new_node("seclabel", model="dac", relabel="no"))
+        dom.append(self._text_node("product", model(self.serial)))
         return dom
 
 

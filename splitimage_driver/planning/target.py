@@ -8,7 +8,6 @@ remain and differ are merged, or are a conflict.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -242,7 +241,7 @@ class _Laying:
     def _drop_orphans(self, claims: Mapping[bytes, Sequence[Claim]]) -> None:
         """A deleted directory takes nothing of others with it: it stays as
         long as something lies in it."""
-        occupied = set(itertools.chain.from_iterable(entries.parents(p) for p in self.tree))
+        occupied = entries.directories(self.tree)
         for path in claims:
             before = self.base.get(path)
             if path not in self.tree and before is not None and before.is_dir and path in occupied:
@@ -251,7 +250,10 @@ class _Laying:
     def _add_parents(self, claims: Mapping[bytes, Sequence[Claim]]) -> None:
         """Every path has its directories: as somebody has brought them, if
         only somebody whose word did not count."""
+        sound: set[bytes] = set()  # these, and all above them, are directories
         for path in list(self.tree):
+            if entries.parent(path) in sound:
+                continue
             for above in entries.parents(path):
                 there = self.tree.get(above)
                 if there is None:
@@ -266,6 +268,8 @@ class _Laying:
                         path, (), f"{entries.text(above)} above it is not a directory"))
                     self.tree.pop(path, None)
                     break
+            else:
+                sound.add(entries.parent(path))
 
     def _relink(self) -> None:
         """Hard-link groups by what is left of them: a name that a part

@@ -88,7 +88,7 @@ def test_a_base_gets_what_lays_parts_where_that_can_run() -> None:
     system = [file("usr/lib/systemd/systemd")]
     tools = [file("usr/bin/perl"), file("usr/bin/udevadm")]
     layout = b"usr/lib/splitimage/layout"
-    rule = b"usr/lib/udev/rules.d/90-splitimage.rules"
+    rule = b"usr/lib/udev/rules.d/55-splitimage.rules"
     whole = clean.clean(Manifest([*system, *tools]), Identity(), generated={})
     assert {path for path, _, _ in guest.LAYING} <= whole.first_boot
     assert whole.manifest.by_path[layout].mode == 0o755
@@ -103,7 +103,7 @@ def test_before_the_usrmerge_units_and_rules_are_below_lib() -> None:
     tree = Manifest([file("lib/systemd/systemd"), file("usr/bin/perl"), file("bin/udevadm")])
     found = clean.clean(tree, Identity(), generated={}).manifest
     assert b"lib/systemd/system/splitimage-layout.service" in found
-    assert b"lib/udev/rules.d/90-splitimage.rules" in found
+    assert b"lib/udev/rules.d/55-splitimage.rules" in found
     assert b"usr/lib/splitimage/layout" in found
 
 

@@ -67,7 +67,8 @@ def test_further_disks_have_a_serial_each_and_are_never_written() -> None:
     disks = [Disk(f"si-{n}", Path(f"/parts/{n}")) for n in range(command.MAX_DISKS)]
     found = words(disks=disks)
     devices = [device for device in after("-device", found) if "scsi-hd" in device]
-    assert devices[7] == "driver=scsi-hd,id=si-7,bus=further.0,drive=si-7,serial=si-7"
+    assert devices[7] == ("driver=scsi-hd,id=si-7,bus=further.0,drive=si-7,serial=si-7,"
+                          "product=splitimage-part")
     assert len(set(devices)) == len(disks)
     assert nodes(found)["si-7"] == {
         "driver": "raw", "node-name": "si-7", "read-only": True,

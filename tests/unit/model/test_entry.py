@@ -47,5 +47,7 @@ def test_any_path_can_be_shown(path: bytes) -> None:
 def test_the_pieces_of_a_path() -> None:
     assert entry.parents(b"a/b/c") == [b"a", b"a/b"]
     assert entry.parents(b"a") == []
+    assert entry.directories([b"a/b/c", b"a/b/d", b"e", b"f/g"]) == {b"a", b"a/b", b"f"}
+    assert entry.directories([]) == entry.directories([b"e"]) == set()
     assert (entry.parent(b"a/b/c"), entry.parent(b"a")) == (b"a/b", b"")
     assert (entry.name(b"a/b"), entry.name(b"a")) == (b"b", b"a")
