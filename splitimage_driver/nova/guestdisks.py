@@ -17,7 +17,7 @@ from nova import exception
 from nova.virt.libvirt import config as vconfig
 from oslo_log import log as logging
 
-from splitimage_driver.model.layout import PART_PREFIX, PLAN_PREFIX, model
+from splitimage_driver.model.layout import PART_MODEL, PART_PREFIX, PLAN_PREFIX, model
 
 LOG = logging.getLogger(__name__)
 _MODEL = "virtio-scsi"
@@ -124,7 +124,7 @@ def detach(driver: Any, guest: Any, server: str) -> bool:
         found |= _devices(etree.fromstring(  # noqa: S314 (libvirt's own)
             guest.get_xml_desc(dump_inactive=inactive)))
     # The plan first: without it a guest begins nothing.
-    for serial, name in sorted(found.items(), key=lambda item: _is_part(item[0])):
+    for serial, name in sorted(found.items(), key=lambda item: model(item[0]) == PART_MODEL):
         try:
             driver._detach_with_retry(guest, server, functools.partial(guest.get_disk, name),
                                       name)
@@ -134,10 +134,6 @@ def detach(driver: Any, guest: Any, server: str) -> bool:
             LOG.warning("server %s keeps disk %s for now: %s", server, serial, error)
             return False
     return True
-
-
-def _is_part(serial: str) -> bool:
-    return not serial.startswith(PLAN_PREFIX)
 
 
 def _devices(tree: Any) -> dict[str, str]:
